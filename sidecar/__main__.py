@@ -1,0 +1,65 @@
+"""The command line: ``clawpal-sidecar``, or ``python -m sidecar``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import threading
+import time
+
+from sidecar import PROTOCOL_VERSION, __version__
+from sidecar.limits import THREADS_END_S
+
+_EPILOG = """\
+Reads JSON-RPC 2.0 requests from stdin, one object a line, and writes replies and notifications to stdout.
+Ends when stdin ends and all is answered. Try:
+
+  printf '{"jsonrpc":"2.0","id":1,"method":"analyze_sessions_stream"}\\n' | clawpal-sidecar
+"""
+
+
+def main() -> None:
+    """Parse the arguments, send logs to stderr, serve."""
+    parser = argparse.ArgumentParser(
+        prog="clawpal-sidecar",
+        description="Streams OpenClaw sessions to a desktop app.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__} (protocol {PROTOCOL_VERSION})")
+    parser.add_argument(
+        "--log-level",
+        default="warning",
+        choices=("debug", "info", "warning", "error"),
+        help="what goes to stderr (default: warning)",
+    )
+    arguments = parser.parse_args()
+    logging.basicConfig(
+        stream=sys.stderr, level=arguments.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    # What follows imports the whole server: not for --help.
+    from sidecar.server.stdio import serve_stdio
+
+    exit_code = serve_stdio()
+    if not _threads_ended():
+        # One hangs in a read or a write that may never end, and the interpreter would wait for it.
+        logging.shutdown()
+        os._exit(exit_code)
+    sys.exit(exit_code)
+
+
+def _threads_ended() -> bool:
+    """Wait a moment for the worker threads; False if one is still at work."""
+    deadline_s = time.monotonic() + THREADS_END_S
+    for thread in threading.enumerate():
+        if not thread.daemon and thread is not threading.current_thread():
+            thread.join(max(0.0, deadline_s - time.monotonic()))
+            if thread.is_alive():
+                return False
+    return True
+
+
+if __name__ == "__main__":
+    main()

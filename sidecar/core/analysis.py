@@ -1,0 +1,128 @@
+"""What is said of a session: the wire's types, how a session is judged, and in which order sessions are listed."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from sidecar.core.transcript import Tally
+
+Kind = Literal["sessions", "archive"]
+Category = Literal["empty", "low_value", "valuable"]
+
+EMPTY_BELOW_BYTES = 500
+LOW_VALUE_ABOVE_DAYS = 7
+DAY_MS = 86_400_000
+_CATEGORY_ORDER = {"empty": 0, "low_value": 1, "valuable": 2}
+
+
+class SessionAnalysis(msgspec.Struct, rename="camel", gc=False):
+    """One session as the wire shows it; ``last_activity`` is as OpenClaw wrote it, ``age_days`` never negative."""
+
+    agent: str
+    session_id: str
+    file_path: str
+    size_bytes: int
+    message_count: int
+    user_message_count: int
+    assistant_message_count: int
+    last_activity: str | None
+    age_days: float
+    total_tokens: int
+    model: str | None
+    category: Category
+    kind: Kind
+    store: Literal["jsonl", "sqlite"]
+    archived_as: Literal["reset", "deleted", "imported"] | None
+    header_id: str | None
+    skipped_lines: int
+
+
+class AgentCounts(msgspec.Struct, rename="camel"):
+    """The counters of one agent; in a stream they cover what was sent so far, this batch included."""
+
+    total_files: int = 0
+    total_size_bytes: int = 0
+    empty_count: int = 0
+    low_value_count: int = 0
+    valuable_count: int = 0
+
+    def add(self, session: SessionAnalysis) -> None:
+        self.total_files += 1
+        self.total_size_bytes += session.size_bytes
+        match session.category:
+            case "empty":
+                self.empty_count += 1
+            case "low_value":
+                self.low_value_count += 1
+            case "valuable":
+                self.valuable_count += 1
+
+
+class AgentSessionAnalysis(AgentCounts):
+    """All sessions of one agent: the eager answer."""
+
+    agent: str = ""
+    sessions: list[SessionAnalysis] = []
+
+
+class IndexEntry(NamedTuple):
+    """What the session index says of a session; ``updated_at_ms`` is 0 where it says nothing."""
+
+    updated_at_ms: int = 0
+    total_tokens: int = 0
+    model: str | None = None
+
+
+class TranscriptFile(NamedTuple):
+    """Where a transcript lies and how it stands there, as the store found it."""
+
+    agent: str
+    session_id: str
+    file_path: str
+    size_bytes: int
+    modified_at_ms: float
+    kind: Kind
+
+
+def analyse(file: TranscriptFile, tally: Tally, entry: IndexEntry, now_ms: float) -> SessionAnalysis:
+    """Put together what the transcript and the index say of one session, and judge it (CONTRACT section 2)."""
+    updated_at_ms = entry.updated_at_ms or file.modified_at_ms
+    age_days = max(0.0, (now_ms - updated_at_ms) / DAY_MS)
+    return SessionAnalysis(
+        agent=file.agent,
+        session_id=file.session_id,
+        file_path=file.file_path,
+        size_bytes=file.size_bytes,
+        message_count=tally.messages,
+        user_message_count=tally.users,
+        assistant_message_count=tally.assistants,
+        last_activity=tally.last_activity,
+        age_days=age_days,
+        total_tokens=entry.total_tokens,
+        model=entry.model,
+        category=categorise(file.size_bytes, tally.messages, tally.users, age_days),
+        kind=file.kind,
+        store="jsonl",
+        archived_as=None,
+        header_id=tally.header_id,
+        skipped_lines=tally.skipped_lines,
+    )
+
+
+def categorise(size_bytes: int, messages: int, user_messages: int, age_days: float) -> Category:
+    """Whether a session is worth keeping; nothing with a message in it is ever "empty" for its age."""
+    if size_bytes < EMPTY_BELOW_BYTES or messages == 0:
+        return "empty"
+    if user_messages <= 1 and age_days > LOW_VALUE_ABOVE_DAYS:
+        return "low_value"
+    return "valuable"
+
+
+def in_display_order(agents: list[AgentSessionAnalysis]) -> list[AgentSessionAnalysis]:
+    """Sort, in place, agents by size and their sessions by category and age, as the eager command answers."""
+    for agent in agents:
+        agent.sessions.sort(key=lambda session: (_CATEGORY_ORDER[session.category], -session.age_days))
+    agents.sort(key=lambda agent: -agent.total_size_bytes)
+    return agents

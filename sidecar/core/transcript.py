@@ -1,0 +1,189 @@
+"""Count what a transcript holds: its messages, by role, and when the last one was written.
+
+Each line is decoded by itself, so that neither a record torn by a line break nor two glued together can pass for what
+it is not. msgspec checks the whole grammar and builds only the fields that are counted. What it refuses and plain
+``json`` would take (half a surrogate pair, a field of an unexpected type, invalid UTF-8 in a field that is read) takes
+a slower way to the same answer, tested against ``json`` line by line.
+"""
+
+from __future__ import annotations
+
+import re
+from io import BytesIO
+from json import loads
+from typing import Any
+
+import msgspec
+
+from sidecar.core.blocks import Block
+from sidecar.limits import BLOCK_BYTES, DECODE_BYTES, MAX_HEADER_ID_CHARS, MAX_TIMESTAMP_CHARS
+from sidecar.text import mend_surrogates
+
+_QUOTE = 0x22
+_NOT_BLANK = re.compile(rb"[^ \t\r\n]")
+# The longest spelling of a text that matters: each character as \uXXXX, and the quotes.
+_LONGEST_TEXT_BYTES = 6 * MAX_HEADER_ID_CHARS + 2
+
+REJECTED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for text that it doesn't take; nested deeper than the interpreter's limit counts as that."""
+
+
+class _Message(msgspec.Struct, gc=False):
+    role: str | None = None
+
+
+class Entry(msgspec.Struct, gc=False):
+    """One line of a transcript, as far as it is counted; a field is ``None`` where it is absent or no string."""
+
+    type: str | None = None
+    timestamp: str | None = None
+    message: _Message | None = None
+
+
+class _Header(msgspec.Struct, gc=False):
+    type: str | None = None
+    id: str | None = None
+
+
+class _RawMessage(msgspec.Struct, gc=False):
+    role: msgspec.Raw = msgspec.Raw()
+
+
+class _RawEntry(msgspec.Struct, gc=False):
+    type: msgspec.Raw = msgspec.Raw()
+    timestamp: msgspec.Raw = msgspec.Raw()
+    id: msgspec.Raw = msgspec.Raw()
+    message: msgspec.Raw = msgspec.Raw()
+
+
+_decode_entry = msgspec.json.Decoder(Entry).decode
+_decode_header = msgspec.json.Decoder(_Header).decode
+_decode_raw_entry = msgspec.json.Decoder(_RawEntry).decode
+_decode_raw_message = msgspec.json.Decoder(_RawMessage).decode
+
+
+class Tally:
+    """The counts of one transcript, fed with blocks of whole lines in file order.
+
+    ``skipped_lines`` counts lines that are not a JSON object; blank ones count as nothing. ``last_activity`` is the
+    outer timestamp of the last message that has one. ``header_id`` is the ``id`` of a ``session`` entry on line 1.
+    """
+
+    __slots__ = ("_at_first_line", "assistants", "header_id", "last_activity", "messages", "skipped_lines", "users")
+
+    def __init__(self) -> None:
+        self.messages = 0
+        self.users = 0
+        self.assistants = 0
+        self.last_activity: str | None = None
+        self.skipped_lines = 0
+        self.header_id: str | None = None
+        self._at_first_line = True
+
+    def add(self, block: Block) -> None:
+        """Count the lines of ``block``; only the last one of a transcript may lack its line feed."""
+        buffer, start, end = block
+        if self._at_first_line:
+            self._at_first_line = False
+            self._read_header(block)
+        if end - start > BLOCK_BYTES:
+            self._add_long_lines(block)
+            return
+        with memoryview(buffer) as view:
+            source = BytesIO(view[start:end])
+        while lines := source.readlines(DECODE_BYTES):
+            self._add_lines(lines)
+
+    def _add_lines(self, lines: list[bytes]) -> None:
+        entries: list[Entry] = []
+        rest = map(_decode_entry, lines)
+        refused = 0
+        while True:
+            try:
+                entries.extend(rest)
+            except REJECTED:
+                # What came before the refused line is in the list already, and the iterator stands behind it.
+                entry = self._decode_refused(bytearray(lines[len(entries) + refused]))
+                if entry is None:
+                    refused += 1
+                else:
+                    entries.append(entry)
+            else:
+                break
+        self._count(entries)
+
+    def _add_long_lines(self, block: Block) -> None:
+        """Decode lines in place: copies of one that is 100 MB long would cost more than the line."""
+        buffer, start, end = block
+        while start < end:
+            line_end = buffer.find(b"\n", start, end) + 1 or end
+            try:
+                with memoryview(buffer) as view, view[start:line_end] as line:
+                    entry: Entry | None = _decode_entry(line)
+            except REJECTED:
+                entry = self._decode_refused(buffer, start, line_end)
+            if entry is not None:
+                self._count([entry])
+            start = line_end
+
+    def _count(self, entries: list[Entry]) -> None:
+        roles = [entry.message and entry.message.role for entry in entries if entry.type == "message"]
+        self.messages += len(roles)
+        self.users += roles.count("user")
+        self.assistants += roles.count("assistant")
+        for entry in reversed(entries):
+            if entry.type == "message" and entry.timestamp is not None and len(entry.timestamp) <= MAX_TIMESTAMP_CHARS:
+                self.last_activity = entry.timestamp
+                break
+
+    def _read_header(self, block: Block) -> None:
+        buffer, start, end = block
+        line_end = buffer.find(b"\n", start, end) + 1 or end
+        if line_end - start > BLOCK_BYTES:
+            return
+        line = buffer[start:line_end]
+        try:
+            header = _decode_header(line)
+        except REJECTED:
+            decoded = _decode_loosely(line, 0, len(line))
+            header = decoded[1] if decoded else _Header()
+        if header.type == "session" and header.id is not None and len(header.id) <= MAX_HEADER_ID_CHARS:
+            self.header_id = header.id
+
+    def _decode_refused(self, buffer: bytearray, start: int = 0, end: int | None = None) -> Entry | None:
+        """The entry of a line that msgspec refused; ``None`` if it holds none, counted unless it is blank."""
+        end = len(buffer) if end is None else end
+        decoded = _decode_loosely(buffer, start, end)
+        if decoded:
+            return decoded[0]
+        if _NOT_BLANK.search(buffer, start, end):
+            self.skipped_lines += 1
+        return None
+
+
+def _decode_loosely(buffer: bytearray, start: int, end: int) -> tuple[Entry, _Header] | None:
+    """What a line holds whatever the types of its fields; ``None`` if it is no object. Mends surrogates in place."""
+    mend_surrogates(buffer, start, end)
+    with memoryview(buffer) as view, view[start:end] as line:
+        try:
+            raw = _decode_raw_entry(line)
+        except REJECTED:
+            return None
+        try:
+            role = _text(_decode_raw_message(raw.message).role)
+        except REJECTED:
+            role = None
+        found_type = _text(raw.type)
+        decoded = Entry(found_type, _text(raw.timestamp), _Message(role)), _Header(found_type, _text(raw.id))
+        # Raw fields are views of the line, and a buffer with a view open can't grow.
+        del raw
+    return decoded
+
+
+def _text(raw: msgspec.Raw) -> str | None:
+    """The string that ``raw`` spells, invalid UTF-8 replaced; ``None`` for another type, or one too long to matter."""
+    view = memoryview(raw)
+    if not 0 < len(view) <= _LONGEST_TEXT_BYTES or view[0] != _QUOTE:
+        return None
+    value: Any = loads(bytes(view).decode("utf-8", "replace"))
+    return str(value)

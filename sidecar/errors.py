@@ -1,0 +1,98 @@
+"""What can go wrong, as the wire tells it: a stable ``kind``, a JSON-RPC code, whether to try again, a sentence.
+
+Two families live here. *Wire* errors are the codes of the JSON-RPC 2.0 specification. *Command* errors are ours.
+A third family, *item* errors, is counted inside a stream and never raised across it.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, ClassVar
+
+log = logging.getLogger(__name__)
+
+
+class SidecarError(Exception):
+    """An error with a place on the wire; ``details`` go into ``error.data`` beside ``kind`` and ``retryable``."""
+
+    kind: ClassVar[str]
+    code: ClassVar[int]
+    retryable: ClassVar[bool] = False
+    meaning: ClassVar[str]
+
+    def __init__(self, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = details
+
+
+class ParseError(SidecarError):
+    kind, code, meaning = "parse_error", -32700, "The line is not JSON, or is longer than the line limit."
+
+
+class InvalidRequest(SidecarError):
+    kind, code, meaning = "invalid_request", -32600, "The JSON is not a JSON-RPC 2.0 request."
+
+
+class MethodNotFound(SidecarError):
+    kind, code, meaning = "method_not_found", -32601, "There is no such method."
+
+
+class InvalidParams(SidecarError):
+    kind, code, meaning = "invalid_params", -32602, "A parameter is missing or has the wrong type."
+
+
+class InternalError(SidecarError):
+    kind, code, meaning = "internal", -32603, "A fault of the sidecar; the traceback is in its log."
+
+    def __init__(self) -> None:
+        super().__init__("internal error; see the sidecar's log")
+
+
+class HomeUnknown(SidecarError):
+    kind, code = "home_unknown", -32010
+    meaning = "No OpenClaw or ClawPal directory is configured and no home directory is known."
+
+
+class SourceUnreadable(SidecarError):
+    kind, code, retryable = "source_unreadable", -32011, True
+    meaning = "A file or folder that the command needs can't be read."
+
+
+class ReplyTooLarge(SidecarError):
+    kind, code, meaning = "reply_too_large", -32020, "The answer is over the reply limit; use the stream it names."
+
+
+class TooBusy(SidecarError):
+    kind, code, retryable = "too_busy", -32021, True
+    meaning = "Too many streams or jobs are open; try again when one has ended."
+
+
+class Cancelled(SidecarError):
+    kind, code, meaning = "cancelled", -32022, "The command was cancelled before it was done."
+
+    def __init__(self) -> None:
+        super().__init__("cancelled")
+
+
+WIRE_ERRORS = (ParseError, InvalidRequest, MethodNotFound, InvalidParams, InternalError)
+COMMAND_ERRORS = (HomeUnknown, SourceUnreadable, ReplyTooLarge, TooBusy, Cancelled)
+
+
+def as_sidecar_error(error: BaseException) -> SidecarError:
+    """Map any exception to one that may go on the wire; the one place that does.
+
+    An unknown one becomes ``InternalError`` with a fixed text, since a message may hold anything, and is logged here.
+    """
+    if isinstance(error, SidecarError):
+        return error
+    if isinstance(error, OSError):
+        return SourceUnreadable(describe_os_error(error))
+    log.error("unexpected %s", type(error).__name__, exc_info=error)
+    return InternalError()
+
+
+def describe_os_error(error: OSError) -> str:
+    """The system's own words, lower-case as the frontend looks for them ("no such file", "permission denied")."""
+    text = (error.strerror or type(error).__name__).lower()
+    return f"{text}: {error.filename!s}" if error.filename is not None else text

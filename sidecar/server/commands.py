@@ -1,0 +1,135 @@
+"""Every command: its name, its parameters, what it does. One row each."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+from sidecar import PROTOCOL_VERSION, __version__
+from sidecar.cancel import CancelToken
+from sidecar.server.process import memory_bytes
+from sidecar.server.schema import BatchParams, HandleParams, Params, PathParams
+from sidecar.stores.locations import ActivePaths, expand
+from sidecar.streams.analyze import AnalysisStream, analyze_sessions
+from sidecar.streams.base import Stream
+from sidecar.text import file_name
+
+P = TypeVar("P", bound=Params)
+Job = Callable[[CancelToken], Any]
+"""The work of an eager command; runs in a thread, and its result is the reply's."""
+
+
+class Running(Protocol):
+    """The streams that run, as far as commands deal with them."""
+
+    def __len__(self) -> int: ...
+
+    def cancel(self, handle_id: str) -> bool: ...
+
+
+@dataclass(slots=True)
+class Context:
+    """What commands work on: the paths of this connection, its streams, and the way to end it."""
+
+    running: Running
+    stop: Callable[[], None]
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    paths: ActivePaths = field(default_factory=ActivePaths)
+    started_at_s: float = field(default_factory=time.monotonic)
+
+    def openclaw_dir(self) -> str:
+        return self.paths.openclaw_dir(self.environ)
+
+
+@dataclass(frozen=True, slots=True)
+class Command(Generic[P]):
+    """A row of the table. ``run`` returns at once: a value, or the job to do, or the stream to start.
+
+    An eager command that can grow too large to answer names the stream to use instead.
+    """
+
+    name: str
+    params: type[P]
+    kind: Literal["value", "job", "stream"]
+    run: Callable[[Context, P], Any]
+    summary: str
+    stream_instead: str | None = None
+
+
+def ping(context: Context, params: Params) -> str:
+    return "pong"
+
+
+def get_sidecar_info(context: Context, params: Params) -> dict[str, Any]:
+    resident, peak = memory_bytes()
+    return {
+        "name": "clawpal-sidecar",
+        "version": __version__,
+        "protocolVersion": PROTOCOL_VERSION,
+        "pid": os.getpid(),
+        "uptimeMs": round((time.monotonic() - context.started_at_s) * 1000),
+        "memory": {"residentBytes": resident, "peakBytes": peak},
+        "openHandles": len(context.running),
+    }
+
+
+def shutdown(context: Context, params: Params) -> bool:
+    context.stop()
+    return True
+
+
+def cancel_stream(context: Context, params: HandleParams) -> bool:
+    return context.running.cancel(params.handle_id)
+
+
+def set_active_openclaw_home(context: Context, params: PathParams) -> bool:
+    context.paths.openclaw_home = _chosen_path(context, params)
+    return True
+
+
+def set_active_clawpal_data_dir(context: Context, params: PathParams) -> bool:
+    context.paths.clawpal_data_dir = _chosen_path(context, params)
+    return True
+
+
+def analyze(context: Context, params: Params) -> Job:
+    return partial(analyze_sessions, context.openclaw_dir())
+
+
+def analyze_stream(context: Context, params: BatchParams) -> Stream:
+    return AnalysisStream(context.openclaw_dir(), params.batch_size)
+
+
+def _chosen_path(context: Context, params: PathParams) -> str | None:
+    """An absolute path; ``None`` takes the choice back, and so does an empty one."""
+    return expand(file_name(params.path), context.environ) if params.path else None
+
+
+COMMANDS: tuple[Command[Any], ...] = (
+    Command("ping", Params, "value", ping, 'Answers "pong".'),
+    Command("get_sidecar_info", Params, "value", get_sidecar_info, "Versions, process id, memory, open streams."),
+    Command("shutdown", Params, "value", shutdown, "Cancels what runs, lets the terminals out, exits with 0."),
+    Command("cancel_stream", HandleParams, "value", cancel_stream, "Stops a running stream of any family."),
+    Command(
+        "set_active_openclaw_home",
+        PathParams,
+        "value",
+        set_active_openclaw_home,
+        "Makes <path>/.openclaw the OpenClaw directory.",
+    ),
+    Command(
+        "set_active_clawpal_data_dir",
+        PathParams,
+        "value",
+        set_active_clawpal_data_dir,
+        "Chooses the ClawPal directory.",
+    ),
+    Command(
+        "analyze_sessions", Params, "job", analyze, "Analyses every session, in one answer.", "analyze_sessions_stream"
+    ),
+    Command("analyze_sessions_stream", BatchParams, "stream", analyze_stream, "Analyses every session, in batches."),
+)

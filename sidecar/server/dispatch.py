@@ -1,0 +1,117 @@
+"""Run a call through jsonrpcserver and turn what comes back into a reply.
+
+jsonrpcserver finds the method and binds the parameters. Parsing and validation happen before it and errors are mapped
+inside: it would put the text of any exception on the wire, and check each request against a JSON Schema.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pydantic
+from jsonrpcserver import Error, Result, Success, async_dispatch_to_response
+from oslash.either import Left
+
+from sidecar.errors import InternalError, InvalidParams, MethodNotFound, ReplyTooLarge, SidecarError, as_sidecar_error
+from sidecar.limits import MAX_REPLY_BYTES, MIB
+from sidecar.server.commands import Command, Context, Job
+from sidecar.server.handles import Handle
+from sidecar.server.schema import Params
+from sidecar.wire.messages import Call, error_line, result_line
+
+
+@dataclass(slots=True)
+class Answer:
+    """What a call led to: a value, an error, a job whose result is still to come, or a started stream."""
+
+    command: Command[Any] | None = None
+    value: Any = None
+    error: SidecarError | None = None
+    job: Job | None = None
+    handle: Handle | None = None
+
+    def line(self, id_json: bytes) -> bytes:
+        """The reply; an error in place of a result that is too large to send, or can't be."""
+        if self.error is not None:
+            return error_line(id_json, self.error)
+        try:
+            line = result_line(id_json, self.value)
+        except Exception as error:
+            return error_line(id_json, as_sidecar_error(error))
+        return line if len(line) <= MAX_REPLY_BYTES else error_line(id_json, self._too_large())
+
+    def _too_large(self) -> ReplyTooLarge:
+        instead = self.command.stream_instead if self.command else None
+        advice = f"; use {instead}" if instead else ""
+        return ReplyTooLarge(f"the answer is over {MAX_REPLY_BYTES // MIB} MiB{advice}", streamInstead=instead)
+
+
+Method = Callable[..., Awaitable[Result]]
+
+
+class Dispatcher:
+    """The commands as jsonrpcserver's methods."""
+
+    def __init__(
+        self, commands: tuple[Command[Any], ...], context: Context, open_stream: Callable[[Any], Handle]
+    ) -> None:
+        self._context = context
+        self._open_stream = open_stream
+        self._methods = {command.name: self._method(command) for command in commands}
+
+    async def dispatch(self, call: Call) -> Answer:
+        """Run ``call``. A stream is registered but not started; a job is not begun. Never raises."""
+        answer = Answer()
+        request: Any = {"jsonrpc": "2.0", "method": call.method, "params": call.params, "id": 0}
+        response = await async_dispatch_to_response(
+            request,
+            self._methods,
+            context=(call, answer),
+            deserializer=_as_it_is,
+            validator=_as_it_is,
+        )
+        if isinstance(response, Left) and answer.error is None:
+            unknown = call.method not in self._methods
+            answer.error = MethodNotFound(f"no such method: {call.method[:80]}") if unknown else InternalError()
+        return answer
+
+    def _method(self, command: Command[Any]) -> Method:
+        async def method(call_and_answer: tuple[Call, Answer], /, *args: Any, **kwargs: Any) -> Result:
+            call, answer = call_and_answer
+            answer.command = command
+            try:
+                self._run(command, parse_params(command.params, args or kwargs), call, answer)
+            except Exception as error:
+                answer.error = as_sidecar_error(error)
+                return Error(answer.error.code, answer.error.message)
+            return Success(answer.value)
+
+        return method
+
+    def _run(self, command: Command[Any], params: Params, call: Call, answer: Answer) -> None:
+        if command.kind == "value":
+            answer.value = command.run(self._context, params)
+        elif command.kind == "job":
+            answer.job = command.run(self._context, params)
+        elif call.id_json is not None:
+            # A notification that asks for a stream is passed over: nobody would ever know the handle.
+            answer.handle = self._open_stream(command.run(self._context, params))
+            answer.value = answer.handle.id
+
+
+def parse_params(model: type[Params], given: tuple[Any, ...] | dict[str, Any]) -> Params:
+    """``given`` as ``model``, by name or by position; ``InvalidParams`` names each field that is wrong."""
+    if isinstance(given, tuple):
+        names = [field.alias or name for name, field in model.model_fields.items()]
+        given = dict(zip(names, given, strict=False))
+    try:
+        return model.model_validate(given)
+    except pydantic.ValidationError as error:
+        problems = [(".".join(map(str, problem["loc"])) or "params", problem["msg"]) for problem in error.errors()]
+        raise InvalidParams("; ".join(f"{field}: {text}" for field, text in problems)) from None
+
+
+def _as_it_is(request: Any) -> Any:
+    return request

@@ -1,0 +1,80 @@
+"""The work of eager commands, run beside the read loop so that a cancel or a ping never waits behind it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import msgspec
+
+from sidecar.cancel import CancelToken
+from sidecar.errors import Cancelled, TooBusy, as_sidecar_error
+from sidecar.limits import JOB_THREADS, MAX_OPEN_JOBS
+from sidecar.server.commands import Job
+from sidecar.server.dispatch import Answer
+from sidecar.wire.messages import encode
+
+
+class Jobs:
+    """Runs jobs in threads of their own, so that long ones don't hold up streams."""
+
+    def __init__(self, tasks: asyncio.TaskGroup) -> None:
+        self._tasks = tasks
+        self._pool = ThreadPoolExecutor(JOB_THREADS, "job")
+        self._tokens: set[CancelToken] = set()
+        self._running: set[asyncio.Task[None]] = set()
+
+    def begin(self, answers: Sequence[Answer], then: Callable[[], None]) -> None:
+        """Do the jobs of ``answers``, put into each its value or error, and call ``then``."""
+        accepted: list[tuple[Answer, Job, CancelToken]] = []
+        for answer in answers:
+            if answer.job is None:
+                continue
+            if len(self._tokens) >= MAX_OPEN_JOBS:
+                answer.error = TooBusy(f"{MAX_OPEN_JOBS} commands are running; wait for one to end")
+                continue
+            token = CancelToken()
+            self._tokens.add(token)
+            accepted.append((answer, answer.job, token))
+        task = self._tasks.create_task(self._run_all(accepted, then))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    def cancel_all(self) -> None:
+        """Tell every job to stop; what it answers is then the error ``cancelled``."""
+        for token in self._tokens:
+            token.cancel()
+
+    async def idle(self) -> None:
+        """Wait until every job has been answered."""
+        while self._running:
+            await asyncio.wait(self._running)
+
+    def abandon(self) -> None:
+        """Answer what runs with ``cancelled``, without waiting for a thread that hangs."""
+        for task in self._running:
+            task.cancel()
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _run_all(self, jobs: Sequence[tuple[Answer, Job, CancelToken]], then: Callable[[], None]) -> None:
+        for answer, job, token in jobs:
+            await self._run(answer, job, token)
+            self._tokens.discard(token)
+        then()
+
+    async def _run(self, answer: Answer, job: Job, token: CancelToken) -> None:
+        def work() -> msgspec.Raw:
+            token.check()
+            # Encoded here as well: a large answer would hold up the loop for longer than a frame of the app's window.
+            return msgspec.Raw(encode(job(token)))
+
+        try:
+            answer.value = await asyncio.wrap_future(self._pool.submit(work))
+        except (Cancelled, asyncio.CancelledError):
+            token.cancel()
+            answer.error = Cancelled()
+        except Exception as error:
+            answer.error = as_sidecar_error(error)

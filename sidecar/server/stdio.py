@@ -1,0 +1,132 @@
+"""The process's standard streams: the only file that touches descriptors 0 and 1."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+import signal
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+
+from sidecar.limits import READ_AHEAD_CHUNKS, READ_BYTES
+from sidecar.server.connection import Connection
+
+
+def serve_stdio() -> int:
+    """Serve the client behind stdin and stdout until it is done, and return the exit code: 1 if the output broke."""
+    input_fd, output_fd = _claim()
+    return asyncio.run(_serve(input_fd, output_fd))
+
+
+async def _serve(input_fd: int, output_fd: int) -> int:
+    loop = asyncio.get_running_loop()
+    writer = OutputWriter(output_fd)
+    connection = Connection(writer.write)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        try:
+            loop.add_signal_handler(number, connection.stop)
+        except NotImplementedError:  # Windows
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(connection.stop))
+    writer.watch(loop, connection.lose_output)
+    await connection.run(read_chunks(input_fd))
+    writer.close()
+    return 1 if connection.output_lost else 0
+
+
+def _claim() -> tuple[int, int]:
+    """Take the standard streams away from everybody else: a stray ``print`` goes to stderr, a child reads nothing."""
+    for fd in (0, 1, 2):
+        # One that was closed when the process started would otherwise be the next file that is opened.
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_RDWR), fd)
+    input_fd, output_fd = os.dup(0), os.dup(1)
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.setmode(input_fd, os.O_BINARY)
+        msvcrt.setmode(output_fd, os.O_BINARY)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    return input_fd, output_fd
+
+
+async def read_chunks(fd: int) -> AsyncIterator[bytes]:
+    """What comes from ``fd``, read in a thread: pipes, files, sockets and ``/dev/null`` alike, on every system."""
+    loop = asyncio.get_running_loop()
+    chunks: asyncio.Queue[bytes] = asyncio.Queue(READ_AHEAD_CHUNKS)
+
+    def read() -> None:
+        try:
+            while True:
+                data = _read_some(fd)
+                asyncio.run_coroutine_threadsafe(chunks.put(data), loop).result()
+                if not data:
+                    return
+        except (RuntimeError, CancelledError):  # the loop is closed, or closing: nobody listens any more
+            return
+
+    # A daemon: nothing can wake it from a read of an input that stays open.
+    threading.Thread(target=read, name="stdin", daemon=True).start()
+    while data := await chunks.get():
+        yield data
+
+
+def _read_some(fd: int) -> bytes:
+    """The next bytes; empty at the end, which a broken input is too."""
+    while True:
+        try:
+            return os.read(fd, READ_BYTES)
+        except BlockingIOError:
+            select.select([fd], [], [])
+        except OSError:
+            return b""
+
+
+class OutputWriter:
+    """Writes to ``fd`` in a thread, since setting it non-blocking would change it for whoever else holds it."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._thread = ThreadPoolExecutor(1, "stdout")
+
+    async def write(self, data: bytes) -> None:
+        """Write all of ``data``, however long the reader takes. ``OSError`` if it is gone."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._write_all, data)
+
+    def close(self) -> None:
+        """Let go of the thread, which ends with its write."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def watch(self, loop: asyncio.AbstractEventLoop, lost: Callable[[], None]) -> None:
+        """Call ``lost`` in the loop as soon as the other end is closed, whether or not something is being written.
+
+        Windows has no such news of a pipe: there the app's job object ends the process.
+        """
+        if not hasattr(select, "poll"):
+            return
+        poll = select.poll()
+        # No event is asked for: POLLERR and POLLHUP come unasked. A regular file or /dev/null never reports them.
+        poll.register(self._fd, 0)
+
+        def wait() -> None:
+            poll.poll()
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(lost)
+
+        threading.Thread(target=wait, name="stdout-watch", daemon=True).start()
+
+    def _write_all(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[os.write(self._fd, view) :]
+            except BlockingIOError:
+                select.select([], [self._fd], [])

@@ -1,0 +1,67 @@
+"""Open and read regular files without being held up or misled by what else may bear their names."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import NamedTuple
+
+from sidecar.cancel import CancelToken
+from sidecar.errors import SourceUnreadable
+
+# A FIFO that took a file's place must not hold up the open; Windows has other flags.
+_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+
+
+class OpenFile(NamedTuple):
+    """A regular file, open for reading, and how it stood when it was opened."""
+
+    fd: int
+    size_bytes: int
+    modified_at_ms: float
+
+
+def open_regular(path: str, dir_fd: int | None = None) -> OpenFile:
+    """Open the regular file at ``path``; the caller closes it. ``SourceUnreadable`` if something else is there."""
+    fd = os.open(path, _FLAGS, dir_fd=dir_fd)
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            raise SourceUnreadable(f"not a regular file: {path}")
+    except BaseException:
+        os.close(fd)
+        raise
+    return OpenFile(fd, found.st_size, found.st_mtime_ns / 1_000_000)
+
+
+class BoundedReader:
+    """Reads ``left`` bytes at most, from where the descriptor stands: what is appended meanwhile is a later state.
+
+    The token is checked before each read. ``left`` is above 0 at the end if the file turned out shorter.
+    """
+
+    __slots__ = ("_fd", "_token", "left")
+
+    def __init__(self, fd: int, size_bytes: int, token: CancelToken) -> None:
+        self._fd = fd
+        self._token = token
+        self.left = size_bytes
+
+    def __call__(self, space: memoryview) -> int:
+        self._token.check()
+        count = _read(self._fd, space[: self.left]) if self.left else 0
+        self.left -= count
+        return count
+
+
+if hasattr(os, "readv"):
+
+    def _read(fd: int, space: memoryview) -> int:
+        return os.readv(fd, [space])
+
+else:  # Windows
+
+    def _read(fd: int, space: memoryview) -> int:
+        data = os.read(fd, len(space))
+        space[: len(data)] = data
+        return len(data)

@@ -1,0 +1,204 @@
+"""Look up what ``sessions.json`` says of an agent's sessions, without ever holding the whole file.
+
+OpenClaw writes the file with two spaces of indent: an object whose members each end in a line ``  },``. It is decoded
+in blocks of whole members; a file of another form is gathered until a piece decodes, at the end all of it, so that any
+JSON object is read and only an odd one costs memory. Real files reach 42 MB for 831 sessions, most of it reports of the
+system prompt.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterator
+from typing import TypeVar
+
+import msgspec
+
+from sidecar.cancel import CancelToken
+from sidecar.core.analysis import IndexEntry
+from sidecar.core.blocks import RecordBlocks
+from sidecar.core.transcript import REJECTED
+from sidecar.errors import SidecarError
+from sidecar.limits import MAX_INDEX_PIECE_BYTES
+from sidecar.stores.files import BoundedReader, open_regular
+from sidecar.text import mend_surrogates
+
+_MEMBER_END = b"\n  },\n"
+_NO_MEMBER = re.compile(rb"\{\s*\}\s*")
+_MAX_INTEGER = 2**62
+_T = TypeVar("_T")
+
+
+class BrokenIndex(SidecarError):
+    """An item error: the sessions of the agent are analysed without it."""
+
+    kind, code, meaning = "broken_index", -32012, "A session index is not a JSON object of entries."
+
+
+class _IndexedSession(msgspec.Struct, rename="camel", gc=False):
+    session_id: str | None = None
+    updated_at: int | float | None = None
+    total_tokens: int | float | None = None
+    model: str | None = None
+
+
+class _RawIndexedSession(msgspec.Struct, rename="camel", gc=False):
+    session_id: msgspec.Raw = msgspec.Raw()
+    updated_at: msgspec.Raw = msgspec.Raw()
+    total_tokens: msgspec.Raw = msgspec.Raw()
+    model: msgspec.Raw = msgspec.Raw()
+
+
+_decode_members = msgspec.json.Decoder(dict[str, _IndexedSession]).decode
+_decode_raw_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_raw_session = msgspec.json.Decoder(_RawIndexedSession).decode
+
+
+class SessionIndex:
+    """What an index says of the sessions it was asked to remember: 18 bytes for each, whatever the file's size."""
+
+    def __init__(self, session_ids: list[str]) -> None:
+        """``session_ids``: those to remember, sorted; one that occurs twice is fine."""
+        self._ids = session_ids
+        self._models: list[str | None] = [None]
+        self._model_numbers: dict[str | None, int] = {None: 0}
+        self.clear()
+
+    def clear(self) -> None:
+        count = len(self._ids)
+        self._updated_at_ms = array("q", bytes(8 * count))
+        self._total_tokens = array("q", bytes(8 * count))
+        self._model_of = array("H", bytes(2 * count))
+
+    def __getitem__(self, session_id: str) -> IndexEntry:
+        place = self._place(session_id)
+        if place is None:
+            return IndexEntry()
+        return IndexEntry(self._updated_at_ms[place], self._total_tokens[place], self._models[self._model_of[place]])
+
+    def remember(self, session_id: str, entry: IndexEntry) -> None:
+        """Keep ``entry``; of two for one session, the one updated later."""
+        place = self._place(session_id)
+        if place is None or entry.updated_at_ms < self._updated_at_ms[place]:
+            return
+        self._updated_at_ms[place] = entry.updated_at_ms
+        self._total_tokens[place] = entry.total_tokens
+        self._model_of[place] = self._model_number(entry.model)
+
+    def _place(self, session_id: str) -> int | None:
+        place = bisect_left(self._ids, session_id)
+        return place if place < len(self._ids) and self._ids[place] == session_id else None
+
+    def _model_number(self, model: str | None) -> int:
+        number = self._model_numbers.setdefault(model, len(self._models))
+        if number == len(self._models):
+            if number > 0xFFFF:
+                raise BrokenIndex("the session index names more than 65,535 models")
+            self._models.append(model)
+        return number
+
+
+def read_index(path: str, index: SessionIndex, token: CancelToken) -> None:
+    """Fill ``index`` from the ``sessions.json`` at ``path``; a missing file leaves it empty.
+
+    ``BrokenIndex`` if it is not a JSON object (nothing is kept of it then), ``OSError`` if it can't be read.
+    """
+    try:
+        fd, size_bytes, _ = open_regular(path)
+    except FileNotFoundError:
+        return
+    try:
+        for session in _sessions(fd, size_bytes, token):
+            if session.session_id is not None:
+                index.remember(session.session_id, _entry(session))
+    except BaseException:
+        index.clear()
+        raise
+    finally:
+        os.close(fd)
+
+
+def _sessions(fd: int, size_bytes: int, token: CancelToken) -> Iterator[_IndexedSession]:
+    blocks = RecordBlocks(_MEMBER_END, MAX_INDEX_PIECE_BYTES)
+    read_into = BoundedReader(fd, size_bytes, token)
+    piece = bytearray()
+    retry_at_bytes = 0
+    last_was_whole = False
+    while block := blocks.read(read_into):
+        piece += memoryview(block.buffer)[block.start : block.end]
+        if len(piece) > MAX_INDEX_PIECE_BYTES:
+            raise BrokenIndex("the session index has a piece that can't be read, or an entry over the limit")
+        if not piece.endswith(_MEMBER_END) or len(piece) < retry_at_bytes:
+            continue
+        piece[-2:] = b"}"
+        sessions = _decode(piece)
+        if sessions is None:
+            piece[-1:] = b",\n"
+            retry_at_bytes = 2 * len(piece)
+            continue
+        yield from sessions
+        piece[:] = b"{"
+        last_was_whole = True
+    if last_was_whole and _NO_MEMBER.fullmatch(piece):
+        raise BrokenIndex("the session index ends in a comma")
+    sessions = None if blocks.overlong else _decode(piece)
+    if sessions is None:
+        raise BrokenIndex("the session index is not a JSON object")
+    yield from sessions
+
+
+def _decode(text: bytearray) -> list[_IndexedSession] | None:
+    """The sessions of a JSON object, ``None`` if ``text`` is not one."""
+    try:
+        return list(_decode_members(text).values())
+    except msgspec.ValidationError:
+        pass
+    except UnicodeDecodeError:
+        text[:] = text.decode("utf-8", "replace").encode()
+    except REJECTED:
+        mend_surrogates(text, 0, len(text))
+    try:
+        members = _decode_raw_members(text)
+    except REJECTED:
+        return None
+    sessions = [session for raw in members.values() if (session := _decode_loosely(raw))]
+    # Raw values are views of the text, and a text with a view open can't be changed.
+    members.clear()
+    return sessions
+
+
+def _decode_loosely(raw: msgspec.Raw) -> _IndexedSession | None:
+    """An entry of which some fields may have another type; such a field counts as absent."""
+    try:
+        fields = _decode_raw_session(raw)
+    except REJECTED:
+        return None
+    return _IndexedSession(
+        _scalar(fields.session_id, str),
+        _number(fields.updated_at),
+        _number(fields.total_tokens),
+        _scalar(fields.model, str),
+    )
+
+
+def _number(raw: msgspec.Raw) -> int | float | None:
+    return _scalar(raw, int) or _scalar(raw, float)
+
+
+def _scalar(raw: msgspec.Raw, wanted: type[_T]) -> _T | None:
+    try:
+        return msgspec.json.decode(raw, type=wanted)
+    except REJECTED:
+        return None
+
+
+def _entry(session: _IndexedSession) -> IndexEntry:
+    return IndexEntry(_count(session.updated_at), _count(session.total_tokens), session.model)
+
+
+def _count(number: int | float | None) -> int:
+    """A whole number that fits the column, 0 for anything else."""
+    return int(number) if number is not None and 0 <= number <= _MAX_INTEGER else 0
