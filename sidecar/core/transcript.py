@@ -16,13 +16,13 @@ from typing import Any
 import msgspec
 
 from sidecar.core.blocks import Block
-from sidecar.limits import BLOCK_BYTES, DECODE_BYTES, MAX_HEADER_ID_CHARS, MAX_TIMESTAMP_CHARS
+from sidecar.limits import BLOCK_BYTES, DECODE_BYTES, MAX_TEXT_CHARS, MAX_TIMESTAMP_CHARS
 from sidecar.text import mend_surrogates
 
 _QUOTE = 0x22
 _NOT_BLANK = re.compile(rb"[^ \t\r\n]")
 # The longest spelling of a text that matters: each character as \uXXXX, and the quotes.
-_LONGEST_TEXT_BYTES = 6 * MAX_HEADER_ID_CHARS + 2
+_LONGEST_TEXT_BYTES = 6 * MAX_TEXT_CHARS + 2
 
 REJECTED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for text that it doesn't take; nested deeper than the interpreter's limit counts as that."""
@@ -36,13 +36,9 @@ class Entry(msgspec.Struct, gc=False):
     """One line of a transcript, as far as it is counted; a field is ``None`` where it is absent or no string."""
 
     type: str | None = None
+    id: str | None = None
     timestamp: str | None = None
     message: _Message | None = None
-
-
-class _Header(msgspec.Struct, gc=False):
-    type: str | None = None
-    id: str | None = None
 
 
 class _RawMessage(msgspec.Struct, gc=False):
@@ -51,13 +47,12 @@ class _RawMessage(msgspec.Struct, gc=False):
 
 class _RawEntry(msgspec.Struct, gc=False):
     type: msgspec.Raw = msgspec.Raw()
-    timestamp: msgspec.Raw = msgspec.Raw()
     id: msgspec.Raw = msgspec.Raw()
+    timestamp: msgspec.Raw = msgspec.Raw()
     message: msgspec.Raw = msgspec.Raw()
 
 
 _decode_entry = msgspec.json.Decoder(Entry).decode
-_decode_header = msgspec.json.Decoder(_Header).decode
 _decode_raw_entry = msgspec.json.Decoder(_RawEntry).decode
 _decode_raw_message = msgspec.json.Decoder(_RawMessage).decode
 
@@ -66,10 +61,10 @@ class Tally:
     """The counts of one transcript, fed with blocks of whole lines in file order.
 
     ``skipped_lines`` counts lines that are not a JSON object; blank ones count as nothing. ``last_activity`` is the
-    outer timestamp of the last message that has one. ``header_id`` is the ``id`` of a ``session`` entry on line 1.
+    outer timestamp of the last message that has one. ``header_id`` is the id of the first entry if that is a header.
     """
 
-    __slots__ = ("_at_first_line", "assistants", "header_id", "last_activity", "messages", "skipped_lines", "users")
+    __slots__ = ("_begun", "assistants", "header_id", "last_activity", "messages", "skipped_lines", "users")
 
     def __init__(self) -> None:
         self.messages = 0
@@ -78,14 +73,11 @@ class Tally:
         self.last_activity: str | None = None
         self.skipped_lines = 0
         self.header_id: str | None = None
-        self._at_first_line = True
+        self._begun = False
 
     def add(self, block: Block) -> None:
         """Count the lines of ``block``; only the last one of a transcript may lack its line feed."""
         buffer, start, end = block
-        if self._at_first_line:
-            self._at_first_line = False
-            self._read_header(block)
         if end - start > BLOCK_BYTES:
             self._add_long_lines(block)
             return
@@ -93,6 +85,13 @@ class Tally:
             source = BytesIO(view[start:end])
         while lines := source.readlines(DECODE_BYTES):
             self._add_lines(lines)
+
+    def add_whole(self, text: bytes) -> None:
+        """Count a whole transcript that is at most one block long."""
+        lines = text.split(b"\n")
+        if not lines[-1]:
+            lines.pop()
+        self._add_lines(lines)
 
     def _add_lines(self, lines: list[bytes]) -> None:
         entries: list[Entry] = []
@@ -127,7 +126,13 @@ class Tally:
             start = line_end
 
     def _count(self, entries: list[Entry]) -> None:
+        if not self._begun and entries:
+            self._begun = True
+            if entries[0].type == "session":
+                self.header_id = entries[0].id and entries[0].id[:MAX_TEXT_CHARS]
         roles = [entry.message and entry.message.role for entry in entries if entry.type == "message"]
+        if not roles:
+            return
         self.messages += len(roles)
         self.users += roles.count("user")
         self.assistants += roles.count("assistant")
@@ -136,32 +141,16 @@ class Tally:
                 self.last_activity = entry.timestamp
                 break
 
-    def _read_header(self, block: Block) -> None:
-        buffer, start, end = block
-        line_end = buffer.find(b"\n", start, end) + 1 or end
-        if line_end - start > BLOCK_BYTES:
-            return
-        line = buffer[start:line_end]
-        try:
-            header = _decode_header(line)
-        except REJECTED:
-            decoded = _decode_loosely(line, 0, len(line))
-            header = decoded[1] if decoded else _Header()
-        if header.type == "session" and header.id is not None and len(header.id) <= MAX_HEADER_ID_CHARS:
-            self.header_id = header.id
-
     def _decode_refused(self, buffer: bytearray, start: int = 0, end: int | None = None) -> Entry | None:
         """The entry of a line that msgspec refused; ``None`` if it holds none, counted unless it is blank."""
         end = len(buffer) if end is None else end
-        decoded = _decode_loosely(buffer, start, end)
-        if decoded:
-            return decoded[0]
-        if _NOT_BLANK.search(buffer, start, end):
+        entry = _decode_loosely(buffer, start, end)
+        if entry is None and _NOT_BLANK.search(buffer, start, end):
             self.skipped_lines += 1
-        return None
+        return entry
 
 
-def _decode_loosely(buffer: bytearray, start: int, end: int) -> tuple[Entry, _Header] | None:
+def _decode_loosely(buffer: bytearray, start: int, end: int) -> Entry | None:
     """What a line holds whatever the types of its fields; ``None`` if it is no object. Mends surrogates in place."""
     mend_surrogates(buffer, start, end)
     with memoryview(buffer) as view, view[start:end] as line:
@@ -173,11 +162,10 @@ def _decode_loosely(buffer: bytearray, start: int, end: int) -> tuple[Entry, _He
             role = _text(_decode_raw_message(raw.message).role)
         except REJECTED:
             role = None
-        found_type = _text(raw.type)
-        decoded = Entry(found_type, _text(raw.timestamp), _Message(role)), _Header(found_type, _text(raw.id))
+        entry = Entry(_text(raw.type), _text(raw.id), _text(raw.timestamp), _Message(role))
         # Raw fields are views of the line, and a buffer with a view open can't grow.
         del raw
-    return decoded
+    return entry
 
 
 def _text(raw: msgspec.Raw) -> str | None:

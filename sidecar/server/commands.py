@@ -7,18 +7,19 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from sidecar import PROTOCOL_VERSION, __version__
 from sidecar.cancel import CancelToken
 from sidecar.server.process import memory_bytes
-from sidecar.server.schema import BatchParams, HandleParams, Params, PathParams
 from sidecar.stores.locations import ActivePaths, expand
 from sidecar.streams.analyze import AnalysisStream, analyze_sessions
 from sidecar.streams.base import Stream
 from sidecar.text import file_name
 
-P = TypeVar("P", bound=Params)
+if TYPE_CHECKING:
+    from sidecar.server.schema import BatchParams, HandleParams, PathParams
+
 Job = Callable[[CancelToken], Any]
 """The work of an eager command; runs in a thread, and its result is the reply's."""
 
@@ -46,25 +47,26 @@ class Context:
 
 
 @dataclass(frozen=True, slots=True)
-class Command(Generic[P]):
+class Command:
     """A row of the table. ``run`` returns at once: a value, or the job to do, or the stream to start.
 
-    An eager command that can grow too large to answer names the stream to use instead.
+    ``params`` names a model of ``schema``, which is imported when a command first needs it. An eager command that can
+    grow too large to answer names the stream to use instead.
     """
 
     name: str
-    params: type[P]
+    params: str | None
     kind: Literal["value", "job", "stream"]
-    run: Callable[[Context, P], Any]
+    run: Callable[[Context, Any], Any]
     summary: str
     stream_instead: str | None = None
 
 
-def ping(context: Context, params: Params) -> str:
+def ping(context: Context, params: None) -> str:
     return "pong"
 
 
-def get_sidecar_info(context: Context, params: Params) -> dict[str, Any]:
+def get_sidecar_info(context: Context, params: None) -> dict[str, Any]:
     resident, peak = memory_bytes()
     return {
         "name": "clawpal-sidecar",
@@ -77,7 +79,7 @@ def get_sidecar_info(context: Context, params: Params) -> dict[str, Any]:
     }
 
 
-def shutdown(context: Context, params: Params) -> bool:
+def shutdown(context: Context, params: None) -> bool:
     context.stop()
     return True
 
@@ -96,7 +98,7 @@ def set_active_clawpal_data_dir(context: Context, params: PathParams) -> bool:
     return True
 
 
-def analyze(context: Context, params: Params) -> Job:
+def analyze(context: Context, params: None) -> Job:
     return partial(analyze_sessions, context.openclaw_dir())
 
 
@@ -109,27 +111,27 @@ def _chosen_path(context: Context, params: PathParams) -> str | None:
     return expand(file_name(params.path), context.environ) if params.path else None
 
 
-COMMANDS: tuple[Command[Any], ...] = (
-    Command("ping", Params, "value", ping, 'Answers "pong".'),
-    Command("get_sidecar_info", Params, "value", get_sidecar_info, "Versions, process id, memory, open streams."),
-    Command("shutdown", Params, "value", shutdown, "Cancels what runs, lets the terminals out, exits with 0."),
-    Command("cancel_stream", HandleParams, "value", cancel_stream, "Stops a running stream of any family."),
+COMMANDS: tuple[Command, ...] = (
+    Command("ping", None, "value", ping, 'Answers "pong".'),
+    Command("get_sidecar_info", None, "value", get_sidecar_info, "Versions, process id, memory, open streams."),
+    Command("shutdown", None, "value", shutdown, "Cancels what runs, lets the terminals out, exits with 0."),
+    Command("cancel_stream", "HandleParams", "value", cancel_stream, "Stops a running stream of any family."),
     Command(
         "set_active_openclaw_home",
-        PathParams,
+        "PathParams",
         "value",
         set_active_openclaw_home,
         "Makes <path>/.openclaw the OpenClaw directory.",
     ),
     Command(
         "set_active_clawpal_data_dir",
-        PathParams,
+        "PathParams",
         "value",
         set_active_clawpal_data_dir,
         "Chooses the ClawPal directory.",
     ),
     Command(
-        "analyze_sessions", Params, "job", analyze, "Analyses every session, in one answer.", "analyze_sessions_stream"
+        "analyze_sessions", None, "job", analyze, "Analyses every session, in one answer.", "analyze_sessions_stream"
     ),
-    Command("analyze_sessions_stream", BatchParams, "stream", analyze_stream, "Analyses every session, in batches."),
+    Command("analyze_sessions_stream", "BatchParams", "stream", analyze_stream, "Analyses every session, in batches."),
 )

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any
 
 from sidecar.errors import ParseError, ReplyTooLarge
 from sidecar.limits import CALLS_PER_TURN, DRAIN_S, MAX_LINE_BYTES, MAX_REPLY_BYTES, MIB
@@ -24,9 +23,7 @@ log = logging.getLogger(__name__)
 class Connection:
     """Serves one client. ``run`` returns when the input has ended and all is answered, or when it was told to stop."""
 
-    def __init__(
-        self, write: Callable[[bytes], Awaitable[None]], commands: tuple[Command[Any], ...] = COMMANDS
-    ) -> None:
+    def __init__(self, write: Callable[[bytes], Awaitable[None]], commands: tuple[Command, ...] = COMMANDS) -> None:
         self._commands = commands
         self._outbox = Outbox(write)
         self._stopped = asyncio.Event()

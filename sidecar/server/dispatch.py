@@ -10,15 +10,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-import pydantic
-from jsonrpcserver import Error, Result, Success, async_dispatch_to_response
 from oslash.either import Left
 
-from sidecar.errors import InternalError, InvalidParams, MethodNotFound, ReplyTooLarge, SidecarError, as_sidecar_error
+from sidecar.errors import InternalError, MethodNotFound, ReplyTooLarge, SidecarError, as_sidecar_error
 from sidecar.limits import MAX_REPLY_BYTES, MIB
 from sidecar.server.commands import Command, Context, Job
 from sidecar.server.handles import Handle
-from sidecar.server.schema import Params
+from sidecar.server.jsonrpc import Error, Result, Success, async_dispatch_to_response
 from sidecar.wire.messages import Call, error_line, result_line
 
 
@@ -26,7 +24,7 @@ from sidecar.wire.messages import Call, error_line, result_line
 class Answer:
     """What a call led to: a value, an error, a job whose result is still to come, or a started stream."""
 
-    command: Command[Any] | None = None
+    command: Command | None = None
     value: Any = None
     error: SidecarError | None = None
     job: Job | None = None
@@ -54,9 +52,7 @@ Method = Callable[..., Awaitable[Result]]
 class Dispatcher:
     """The commands as jsonrpcserver's methods."""
 
-    def __init__(
-        self, commands: tuple[Command[Any], ...], context: Context, open_stream: Callable[[Any], Handle]
-    ) -> None:
+    def __init__(self, commands: tuple[Command, ...], context: Context, open_stream: Callable[[Any], Handle]) -> None:
         self._context = context
         self._open_stream = open_stream
         self._methods = {command.name: self._method(command) for command in commands}
@@ -77,12 +73,12 @@ class Dispatcher:
             answer.error = MethodNotFound(f"no such method: {call.method[:80]}") if unknown else InternalError()
         return answer
 
-    def _method(self, command: Command[Any]) -> Method:
+    def _method(self, command: Command) -> Method:
         async def method(call_and_answer: tuple[Call, Answer], /, *args: Any, **kwargs: Any) -> Result:
             call, answer = call_and_answer
             answer.command = command
             try:
-                self._run(command, parse_params(command.params, args or kwargs), call, answer)
+                self._run(command, _params(command, args or kwargs), call, answer)
             except Exception as error:
                 answer.error = as_sidecar_error(error)
                 return Error(answer.error.code, answer.error.message)
@@ -90,7 +86,7 @@ class Dispatcher:
 
         return method
 
-    def _run(self, command: Command[Any], params: Params, call: Call, answer: Answer) -> None:
+    def _run(self, command: Command, params: Any, call: Call, answer: Answer) -> None:
         if command.kind == "value":
             answer.value = command.run(self._context, params)
         elif command.kind == "job":
@@ -101,16 +97,13 @@ class Dispatcher:
             answer.value = answer.handle.id
 
 
-def parse_params(model: type[Params], given: tuple[Any, ...] | dict[str, Any]) -> Params:
-    """``given`` as ``model``, by name or by position; ``InvalidParams`` names each field that is wrong."""
-    if isinstance(given, tuple):
-        names = [field.alias or name for name, field in model.model_fields.items()]
-        given = dict(zip(names, given, strict=False))
-    try:
-        return model.model_validate(given)
-    except pydantic.ValidationError as error:
-        problems = [(".".join(map(str, problem["loc"])) or "params", problem["msg"]) for problem in error.errors()]
-        raise InvalidParams("; ".join(f"{field}: {text}" for field, text in problems)) from None
+def _params(command: Command, given: tuple[Any, ...] | dict[str, Any]) -> Any:
+    if command.params is None:
+        return None
+    # Not with the other imports: pydantic takes as long as all of them (``stdio`` loads it after the start).
+    from sidecar.server import schema
+
+    return schema.parse(command.params, given)
 
 
 def _as_it_is(request: Any) -> Any:

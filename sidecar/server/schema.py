@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
+
+from sidecar.errors import InvalidParams
 
 
 class Params(BaseModel):
-    """No parameters; the base of those that have some, whose fields' order is that of parameters by position."""
+    """The base of all; the order of the fields is that of parameters by position."""
 
     model_config = ConfigDict(alias_generator=to_camel, extra="ignore", strict=True, frozen=True)
+
+
+def parse(name: str, given: tuple[Any, ...] | dict[str, Any]) -> Params:
+    """Parameters by position or by name, as the model called ``name``. ``InvalidParams`` names the fields at fault."""
+    model = MODELS[name]
+    if isinstance(given, tuple):
+        names = [field.alias or name for name, field in model.model_fields.items()]
+        given = dict(zip(names, given, strict=False))
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
+        raise InvalidParams("; ".join(problems)) from None
 
 
 def _without_nul(path: str) -> str:
@@ -33,3 +48,6 @@ class HandleParams(Params):
 
 class PathParams(Params):
     path: Path | None = None
+
+
+MODELS: dict[str, type[Params]] = {model.__name__: model for model in (BatchParams, HandleParams, PathParams)}

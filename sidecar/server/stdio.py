@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from importlib import import_module
 
 from sidecar.limits import READ_AHEAD_CHUNKS, READ_BYTES
 from sidecar.server.connection import Connection
@@ -32,6 +33,8 @@ async def _serve(input_fd: int, output_fd: int) -> int:
         except NotImplementedError:  # Windows
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(connection.stop))
     writer.watch(loop, connection.lose_output)
+    # pydantic, which most commands need but the first reply doesn't.
+    threading.Thread(target=import_module, args=("sidecar.server.schema",), name="imports", daemon=True).start()
     await connection.run(read_chunks(input_fd))
     writer.close()
     return 1 if connection.output_lost else 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from sidecar.cancel import CancelToken
@@ -21,17 +23,31 @@ class OpenFile(NamedTuple):
     modified_at_ms: float
 
 
-def open_regular(path: str, dir_fd: int | None = None) -> OpenFile:
+def open_regular(path: str, folder_fd: int | None = None) -> OpenFile:
     """Open the regular file at ``path``; the caller closes it. ``SourceUnreadable`` if something else is there."""
-    fd = os.open(path, _FLAGS, dir_fd=dir_fd)
-    try:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
-            raise SourceUnreadable(f"not a regular file: {path}")
-    except BaseException:
+    fd = os.open(path, _FLAGS, dir_fd=folder_fd)
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode):
         os.close(fd)
-        raise
+        raise SourceUnreadable("not a regular file")
     return OpenFile(fd, found.st_size, found.st_mtime_ns / 1_000_000)
+
+
+@contextmanager
+def open_folder(path: str) -> Iterator[tuple[int | None, str]]:
+    """Hold a folder open, so that the system need not walk its path again for each file in it.
+
+    Gives its descriptor for ``open_regular`` and what to put before a name: where a system has no such descriptors
+    (Windows), none and the path.
+    """
+    if os.open not in os.supports_dir_fd:
+        yield None, os.path.join(path, "")
+        return
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        yield fd, ""
+    finally:
+        os.close(fd)
 
 
 class BoundedReader:

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 from sidecar.cancel import CancelToken
-from sidecar.core.analysis import Kind, SessionAnalysis, TranscriptFile, analyse
+from sidecar.core.analysis import Kind, SessionAnalysis, Transcript, analyse
 from sidecar.core.blocks import RecordBlocks
 from sidecar.core.failures import FailedItems
 from sidecar.core.transcript import Tally
 from sidecar.errors import SourceUnreadable
-from sidecar.limits import MAX_REREADS
-from sidecar.stores.files import BoundedReader, open_regular
+from sidecar.limits import BLOCK_BYTES, MAX_REREADS
+from sidecar.stores.files import BoundedReader, OpenFile, open_folder, open_regular
 from sidecar.stores.locations import AgentFolder
 from sidecar.stores.session_index import BrokenIndex, SessionIndex, read_index
 from sidecar.text import wire_name
 
 FOLDERS: tuple[tuple[str, Kind], ...] = (("sessions", "sessions"), ("sessions_archive", "archive"))
 _SUFFIX = ".jsonl"
-_SIDECARS = re.compile(r"\.trajectory\.jsonl$|\.checkpoint\.[^.]*\.jsonl$", re.IGNORECASE)
+_CHECKPOINT = re.compile(r"\.checkpoint\.[^.]*\.jsonl$")
 
 
 class JsonlStore:
@@ -46,46 +46,72 @@ class JsonlStore:
         """
         for folder, kind in FOLDERS:
             path = os.path.join(self._folder, folder)
-            shown_path = wire_name(path)
-            for stem in self._stems[folder]:
+            try:
+                yield from self._sessions_in(path, kind, now_ms)
+            except OSError as error:  # of the folder: it has gone since, say
+                self._failed.add(wire_name(path), error)
+
+    def _sessions_in(self, path: str, kind: Kind, now_ms: float) -> Iterator[SessionAnalysis | None]:
+        stems = self._stems[os.path.basename(path)]
+        if not stems:
+            return
+        shown_path = os.path.join(wire_name(path), "")
+        with open_folder(path) as (folder_fd, before_name):
+            for stem in stems:
                 self._token.check()
-                file_path = os.path.join(path, stem + _SUFFIX)
-                shown_file = os.path.join(shown_path, wire_name(stem) + _SUFFIX)
+                name = stem + _SUFFIX
+                shown_file = shown_path + wire_name(name)
                 try:
-                    yield from self._analyse(stem, file_path, shown_file, kind, now_ms)
+                    file = open_regular(before_name + name, folder_fd)
+                    try:
+                        tally = self._tally_small(file)
+                        if tally is None:
+                            tally, file = yield from self._tally_large(file)
+                    finally:
+                        os.close(file.fd)
                 except FileNotFoundError as error:
-                    if os.path.lexists(file_path):
+                    if os.path.lexists(os.path.join(path, name)):
                         self._failed.add(shown_file, error)
                     else:
                         self.files_total -= 1
                 except (OSError, SourceUnreadable) as error:
                     self._failed.add(shown_file, error)
+                else:
+                    transcript = Transcript(
+                        self.agent, wire_name(stem if kind == "sessions" else name), shown_file, kind, *file[1:]
+                    )
+                    yield analyse(transcript, tally, self._index[_indexed_id(stem)], now_ms)
 
-    def _analyse(
-        self, stem: str, file_path: str, shown_file: str, kind: Kind, now_ms: float
-    ) -> Iterator[SessionAnalysis | None]:
-        fd, size_bytes, modified_at_ms = open_regular(file_path)
-        try:
-            for _ in range(MAX_REREADS):
-                tally = Tally()
-                source = BoundedReader(fd, size_bytes, self._token)
-                self._blocks.restart()
-                while block := self._blocks.read(source):
-                    tally.add(block)
-                    if source.left:
-                        yield None
-                tally.skipped_lines += self._blocks.overlong
-                size_bytes -= source.left
-                if not source.left:
-                    break
-                # It shrank under us, so it was written anew in place: what was counted may be half of each state.
-                size_bytes = os.fstat(fd).st_size
-                os.lseek(fd, 0, os.SEEK_SET)
-        finally:
-            os.close(fd)
-        session_id = wire_name(stem) if kind == "sessions" else wire_name(stem) + _SUFFIX
-        file = TranscriptFile(self.agent, session_id, shown_file, size_bytes, modified_at_ms, kind)
-        yield analyse(file, tally, self._index[_indexed_id(stem)], now_ms)
+    def _tally_small(self, file: OpenFile) -> Tally | None:
+        """The counts of a transcript of at most one block, read at once; ``None`` if it is larger, or shrank."""
+        if file.size_bytes > BLOCK_BYTES:
+            return None
+        text = os.read(file.fd, file.size_bytes)
+        if len(text) < file.size_bytes:
+            return None
+        tally = Tally()
+        tally.add_whole(text)
+        return tally
+
+    def _tally_large(self, file: OpenFile) -> Generator[None, None, tuple[Tally, OpenFile]]:
+        """The counts of a transcript read in blocks, and the size that they are of."""
+        fd, size_bytes, modified_at_ms = file
+        for _ in range(MAX_REREADS):
+            os.lseek(fd, 0, os.SEEK_SET)
+            tally = Tally()
+            source = BoundedReader(fd, size_bytes, self._token)
+            self._blocks.restart()
+            while block := self._blocks.read(source):
+                tally.add(block)
+                if source.left:
+                    yield
+            tally.skipped_lines += self._blocks.overlong
+            read_bytes = size_bytes - source.left
+            if not source.left:
+                break
+            # It shrank under us, so it was written anew in place: what was counted may be half of each state.
+            size_bytes = os.fstat(fd).st_size
+        return tally, OpenFile(fd, read_bytes, modified_at_ms)
 
     def _list(self, folder: str) -> list[str]:
         """The names of the transcripts in a folder without their suffix, sorted: regular files, or links to such."""
@@ -115,7 +141,12 @@ class JsonlStore:
 
 def is_transcript_name(name: str) -> bool:
     """Whether a file of this name holds a session: not a trace of one, nor a compaction's copy of one."""
-    return name.endswith(_SUFFIX) and len(name) > len(_SUFFIX) and not _SIDECARS.search(name)
+    return (
+        name.endswith(_SUFFIX)
+        and len(name) > len(_SUFFIX)
+        and not name.endswith(".trajectory.jsonl")
+        and not (".checkpoint." in name and _CHECKPOINT.search(name))
+    )
 
 
 def _may_be_file(entry: os.DirEntry[str]) -> bool:
@@ -128,4 +159,4 @@ def _may_be_file(entry: os.DirEntry[str]) -> bool:
 
 def _indexed_id(stem: str) -> str:
     """The id under which the index knows a transcript: topics share the one of the session they belong to."""
-    return wire_name(stem).partition("-topic-")[0]
+    return wire_name(stem.partition("-topic-")[0] if "-topic-" in stem else stem)

@@ -12,8 +12,8 @@ import os
 import re
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator
-from typing import TypeVar
+from collections.abc import Iterable, Iterator
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -28,8 +28,9 @@ from sidecar.text import mend_surrogates
 
 _MEMBER_END = b"\n  },\n"
 _NO_MEMBER = re.compile(rb"\{\s*\}\s*")
-_MAX_INTEGER = 2**62
+_WholeNumber = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
 _T = TypeVar("_T")
+_D = TypeVar("_D")
 
 
 class BrokenIndex(SidecarError):
@@ -40,8 +41,8 @@ class BrokenIndex(SidecarError):
 
 class _IndexedSession(msgspec.Struct, rename="camel", gc=False):
     session_id: str | None = None
-    updated_at: int | float | None = None
-    total_tokens: int | float | None = None
+    updated_at: _WholeNumber = 0
+    total_tokens: _WholeNumber = 0
     model: str | None = None
 
 
@@ -74,23 +75,23 @@ class SessionIndex:
         self._model_of = array("H", bytes(2 * count))
 
     def __getitem__(self, session_id: str) -> IndexEntry:
-        place = self._place(session_id)
-        if place is None:
+        place = bisect_left(self._ids, session_id)
+        if place == len(self._ids) or self._ids[place] != session_id:
             return IndexEntry()
         return IndexEntry(self._updated_at_ms[place], self._total_tokens[place], self._models[self._model_of[place]])
 
-    def remember(self, session_id: str, entry: IndexEntry) -> None:
-        """Keep ``entry``; of two for one session, the one updated later."""
-        place = self._place(session_id)
-        if place is None or entry.updated_at_ms < self._updated_at_ms[place]:
-            return
-        self._updated_at_ms[place] = entry.updated_at_ms
-        self._total_tokens[place] = entry.total_tokens
-        self._model_of[place] = self._model_number(entry.model)
-
-    def _place(self, session_id: str) -> int | None:
-        place = bisect_left(self._ids, session_id)
-        return place if place < len(self._ids) and self._ids[place] == session_id else None
+    def remember(self, sessions: Iterable[_IndexedSession]) -> None:
+        """Keep what ``sessions`` say; of two for one session, what the one updated later says."""
+        ids, updated_at_ms = self._ids, self._updated_at_ms
+        for session in sessions:
+            if session.session_id is None:
+                continue
+            place = bisect_left(ids, session.session_id)
+            if place == len(ids) or ids[place] != session.session_id or session.updated_at < updated_at_ms[place]:
+                continue
+            updated_at_ms[place] = session.updated_at
+            self._total_tokens[place] = session.total_tokens
+            self._model_of[place] = self._model_number(session.model)
 
     def _model_number(self, model: str | None) -> int:
         number = self._model_numbers.setdefault(model, len(self._models))
@@ -111,9 +112,8 @@ def read_index(path: str, index: SessionIndex, token: CancelToken) -> None:
     except FileNotFoundError:
         return
     try:
-        for session in _sessions(fd, size_bytes, token):
-            if session.session_id is not None:
-                index.remember(session.session_id, _entry(session))
+        for sessions in _pieces(fd, size_bytes, token):
+            index.remember(sessions)
     except BaseException:
         index.clear()
         raise
@@ -121,7 +121,7 @@ def read_index(path: str, index: SessionIndex, token: CancelToken) -> None:
         os.close(fd)
 
 
-def _sessions(fd: int, size_bytes: int, token: CancelToken) -> Iterator[_IndexedSession]:
+def _pieces(fd: int, size_bytes: int, token: CancelToken) -> Iterator[list[_IndexedSession]]:
     blocks = RecordBlocks(_MEMBER_END, MAX_INDEX_PIECE_BYTES)
     read_into = BoundedReader(fd, size_bytes, token)
     piece = bytearray()
@@ -139,7 +139,7 @@ def _sessions(fd: int, size_bytes: int, token: CancelToken) -> Iterator[_Indexed
             piece[-1:] = b",\n"
             retry_at_bytes = 2 * len(piece)
             continue
-        yield from sessions
+        yield sessions
         piece[:] = b"{"
         last_was_whole = True
     if last_was_whole and _NO_MEMBER.fullmatch(piece):
@@ -147,7 +147,7 @@ def _sessions(fd: int, size_bytes: int, token: CancelToken) -> Iterator[_Indexed
     sessions = None if blocks.overlong else _decode(piece)
     if sessions is None:
         raise BrokenIndex("the session index is not a JSON object")
-    yield from sessions
+    yield sessions
 
 
 def _decode(text: bytearray) -> list[_IndexedSession] | None:
@@ -171,34 +171,21 @@ def _decode(text: bytearray) -> list[_IndexedSession] | None:
 
 
 def _decode_loosely(raw: msgspec.Raw) -> _IndexedSession | None:
-    """An entry of which some fields may have another type; such a field counts as absent."""
+    """An entry of which some fields may be of another type or out of range; such a field counts as absent."""
     try:
         fields = _decode_raw_session(raw)
     except REJECTED:
         return None
     return _IndexedSession(
-        _scalar(fields.session_id, str),
-        _number(fields.updated_at),
-        _number(fields.total_tokens),
-        _scalar(fields.model, str),
+        _scalar(fields.session_id, str, None),
+        _scalar(fields.updated_at, _WholeNumber, 0),
+        _scalar(fields.total_tokens, _WholeNumber, 0),
+        _scalar(fields.model, str, None),
     )
 
 
-def _number(raw: msgspec.Raw) -> int | float | None:
-    return _scalar(raw, int) or _scalar(raw, float)
-
-
-def _scalar(raw: msgspec.Raw, wanted: type[_T]) -> _T | None:
+def _scalar(raw: msgspec.Raw, wanted: type[_T], otherwise: _D) -> _T | _D:
     try:
         return msgspec.json.decode(raw, type=wanted)
     except REJECTED:
-        return None
-
-
-def _entry(session: _IndexedSession) -> IndexEntry:
-    return IndexEntry(_count(session.updated_at), _count(session.total_tokens), session.model)
-
-
-def _count(number: int | float | None) -> int:
-    """A whole number that fits the column, 0 for anything else."""
-    return int(number) if number is not None and 0 <= number <= _MAX_INTEGER else 0
+        return otherwise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import msgspec
 
@@ -40,7 +40,7 @@ class AnalysisStream:
         self._sessions = 0
         self._failed = FailedItems()
 
-    def events(self, token: CancelToken) -> Iterator[Event]:
+    def events(self, token: CancelToken) -> Generator[Event, None, None]:
         """``OSError`` if the folder of the agents can't be listed; whatever fails below it is a failed item."""
         chunks = ChunkBuilder(self._batch_size)
         now_ms = time.time() * 1000

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+import time
+from collections.abc import AsyncGenerator, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Protocol
 
 import msgspec
 
 from sidecar.cancel import CancelToken
 from sidecar.errors import SidecarError
+from sidecar.limits import MAX_STEP_EVENTS, STEP_MS
 
 
 class Event(NamedTuple):
@@ -30,7 +32,7 @@ class Outcome(NamedTuple):
 class Stream(Protocol):
     """What a ``*_stream`` command starts."""
 
-    def events(self, token: CancelToken) -> Iterator[Event]:
+    def events(self, token: CancelToken) -> Generator[Event, None, None]:
         """Make the events; runs in a worker thread and checks ``token`` all along."""
 
     def closing(self, outcome: Outcome) -> list[Event]:
@@ -58,24 +60,46 @@ def sessions_closing(outcome: Outcome, terminal: Event) -> list[Event]:
 
 
 async def in_thread(
-    events: Iterator[Event], token: CancelToken, pool: ThreadPoolExecutor
+    events: Generator[Event, None, None], token: CancelToken, pool: ThreadPoolExecutor
 ) -> AsyncGenerator[Event, None]:
-    """Iterate ``events`` in worker threads, one step at a time and only when asked: a slow reader slows the disk.
+    """Iterate ``events`` in worker threads, a step ahead of what is taken: a slow reader slows the disk.
 
     Leaving early sets the token and waits for nothing: a step that is still running sees the token and ends by itself,
     and the iterator is closed after it.
     """
-    step: Future[Event | None] | None = None
+    steps = _Steps(events)
+    step = pool.submit(steps.take)
     try:
-        while True:
-            step = pool.submit(next, events, None)
-            event = await asyncio.wrap_future(step)
-            if event is None:
-                return
-            yield event
+        while ready := await asyncio.wrap_future(step):
+            step = pool.submit(steps.take)
+            for event in ready:
+                yield event
     finally:
         token.cancel()
-        close = getattr(events, "close", None)
-        if step is not None and close is not None:
-            # At once if the step is over, else in its thread when it is.
-            step.add_done_callback(lambda _: close())
+        # At once if the step is over, else in its thread when it is.
+        step.add_done_callback(lambda _: events.close())
+
+
+class _Steps:
+    """Cuts an iterator into steps of a few events: to hand each over by itself costs more than to make it."""
+
+    def __init__(self, events: Iterator[Event]) -> None:
+        self._events = events
+        self._error: Exception | None = None
+
+    def take(self) -> list[Event]:
+        """Events made within ``STEP_MS``, at least one; none at the end. An error comes after what came before it."""
+        if self._error is not None:
+            raise self._error
+        taken: list[Event] = []
+        due_at_s = time.monotonic() + STEP_MS / 1000
+        try:
+            for event in self._events:
+                taken.append(event)
+                if len(taken) == MAX_STEP_EVENTS or time.monotonic() >= due_at_s:
+                    break
+        except Exception as error:
+            if not taken:
+                raise
+            self._error = error
+        return taken
