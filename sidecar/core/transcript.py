@@ -88,10 +88,7 @@ class Tally:
 
     def add_whole(self, text: bytes) -> None:
         """Count a whole transcript that is at most one block long."""
-        lines = text.split(b"\n")
-        if not lines[-1]:
-            lines.pop()
-        self._add_lines(lines)
+        self._add_lines(BytesIO(text).readlines())
 
     def _add_lines(self, lines: list[bytes]) -> None:
         entries: list[Entry] = []

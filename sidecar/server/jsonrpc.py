@@ -1,7 +1,7 @@
 """jsonrpcserver, without the validator that it loads and that is never asked here.
 
-Importing jsonrpcserver 5 imports jsonschema and compiles a schema of a request with it: 4 MiB and a third of the time
-to the first reply. ``wire.messages`` has validated each request before it comes here, so the import finds a placeholder.
+Importing jsonrpcserver 5 imports jsonschema and compiles a schema of a request with it: 4 MiB, and a third of the time
+to the first reply. ``wire.messages`` has validated every request, so the import finds a placeholder.
 """
 
 from __future__ import annotations

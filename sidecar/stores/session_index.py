@@ -64,6 +64,7 @@ class SessionIndex:
     def __init__(self, session_ids: list[str]) -> None:
         """``session_ids``: those to remember, sorted; one that occurs twice is fine."""
         self._ids = session_ids
+        self._next = 0
         self._models: list[str | None] = [None]
         self._model_numbers: dict[str | None, int] = {None: 0}
         self.clear()
@@ -75,9 +76,13 @@ class SessionIndex:
         self._model_of = array("H", bytes(2 * count))
 
     def __getitem__(self, session_id: str) -> IndexEntry:
-        place = bisect_left(self._ids, session_id)
-        if place == len(self._ids) or self._ids[place] != session_id:
-            return IndexEntry()
+        # Sessions are asked for in the order of their ids, nearly always.
+        place = self._next
+        if place >= len(self._ids) or self._ids[place] != session_id:
+            place = bisect_left(self._ids, session_id)
+            if place == len(self._ids) or self._ids[place] != session_id:
+                return IndexEntry()
+        self._next = place + 1
         return IndexEntry(self._updated_at_ms[place], self._total_tokens[place], self._models[self._model_of[place]])
 
     def remember(self, sessions: Iterable[_IndexedSession]) -> None:

@@ -101,7 +101,7 @@ def encode(value: Any) -> bytes:
         escaped = bytearray(json.dumps(msgspec.to_builtins(value)).encode())
         mend_surrogates(escaped, 0, len(escaped))
         return bytes(escaped)
-    if b"\xe2\x80" in text:
+    if b"\xe2" in text:  # one byte is found many times faster than two
         text = text.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
     return text
 
