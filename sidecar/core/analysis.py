@@ -9,6 +9,8 @@ import msgspec
 from sidecar.core.transcript import Tally
 
 Kind = Literal["sessions", "archive"]
+StoreName = Literal["jsonl", "sqlite"]
+ArchivedAs = Literal["reset", "deleted", "imported"] | None
 Category = Literal["empty", "low_value", "valuable"]
 
 EMPTY_BELOW_BYTES = 500
@@ -33,8 +35,8 @@ class SessionAnalysis(msgspec.Struct, rename="camel", gc=False):
     model: str | None
     category: Category
     kind: Kind
-    store: Literal["jsonl", "sqlite"]
-    archived_as: Literal["reset", "deleted", "imported"] | None
+    store: StoreName
+    archived_as: ArchivedAs
     header_id: str | None
     skipped_lines: int
 
@@ -84,11 +86,13 @@ class Transcript(NamedTuple):
     kind: Kind
     size_bytes: int
     modified_at_ms: float
+    store: StoreName = "jsonl"
+    archived_as: ArchivedAs = None
 
 
 def analyse(transcript: Transcript, tally: Tally, entry: IndexEntry, now_ms: float) -> SessionAnalysis:
     """Put together what the transcript and the index say of one session, and judge it (CONTRACT section 2)."""
-    agent, session_id, file_path, kind, size_bytes, modified_at_ms = transcript
+    agent, session_id, file_path, kind, size_bytes, modified_at_ms, store, archived_as = transcript
     updated_at_ms, total_tokens, model = entry
     age_days = max(0.0, (now_ms - (updated_at_ms or modified_at_ms)) / DAY_MS)
     # By position, in the order of the fields: this runs once a session, and names cost a tenth of its time.
@@ -106,8 +110,8 @@ def analyse(transcript: Transcript, tally: Tally, entry: IndexEntry, now_ms: flo
         model,
         categorise(size_bytes, tally.messages, tally.users, age_days),
         kind,
-        "jsonl",
-        None,
+        store,
+        archived_as,
         tally.header_id,
         tally.skipped_lines,
     )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
-from sidecar.core.analysis import Kind, SessionAnalysis
+from sidecar.core.analysis import ArchivedAs, Kind, SessionAnalysis, StoreName
 from sidecar.core.blocks import Block
 
 
@@ -26,8 +26,8 @@ class FoundSession(NamedTuple):
 
     session_id: str
     kind: Kind
-    store: Literal["jsonl", "sqlite"]
-    archived_as: Literal["reset", "deleted", "imported"] | None
+    store: StoreName
+    archived_as: ArchivedAs
 
 
 class Store(Protocol):
