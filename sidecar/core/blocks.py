@@ -59,7 +59,7 @@ class RecordBlocks:
             if self._end - self._start > self._max_record_bytes:
                 self.overlong += 1
                 self._skipping = True
-                self._end = self._start
+                self._drop()
             self._make_room()
 
     def _make_room(self) -> None:
@@ -77,13 +77,16 @@ class RecordBlocks:
         """Pass over the rest of an overlong record; False while its end is not in the buffer."""
         end = self._buffer.find(self._separator, searched, self._end)
         if end < 0:
-            keep = min(len(self._separator) - 1, self._end)
-            self._buffer[:keep] = self._buffer[self._end - keep : self._end]
-            self._start, self._end = 0, keep
+            self._drop()
+            self._make_room()
             return False
         self._start = end + len(self._separator)
         self._skipping = False
         return True
+
+    def _drop(self) -> None:
+        """Give up what is in the buffer, but for what may be the beginning of a separator."""
+        self._start = max(self._start, self._end - len(self._separator) + 1)
 
     def _last_block(self) -> Block | None:
         block = Block(self._buffer, self._start, self._end)

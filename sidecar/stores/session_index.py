@@ -28,9 +28,9 @@ from sidecar.text import mend_surrogates
 
 _MEMBER_END = b"\n  },\n"
 _NO_MEMBER = re.compile(rb"\{\s*\}\s*")
-_WholeNumber = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
+_END_OF_WHOLE_NUMBERS = 2**62
+_WholeNumber = Annotated[int, msgspec.Meta(ge=0, lt=_END_OF_WHOLE_NUMBERS)]
 _T = TypeVar("_T")
-_D = TypeVar("_D")
 
 
 class BrokenIndex(SidecarError):
@@ -63,7 +63,11 @@ class SessionIndex:
 
     def __init__(self, session_ids: list[str]) -> None:
         """``session_ids``: those to remember, sorted; one that occurs twice is fine."""
-        self._ids = session_ids
+        self._ids = [
+            session_id
+            for session_id, before in zip(session_ids, ["", *session_ids], strict=False)
+            if session_id != before
+        ]
         self._next = 0
         self._models: list[str | None] = [None]
         self._model_numbers: dict[str | None, int] = {None: 0}
@@ -159,12 +163,9 @@ def _decode(text: bytearray) -> list[_IndexedSession] | None:
     """The sessions of a JSON object, ``None`` if ``text`` is not one."""
     try:
         return list(_decode_members(text).values())
-    except msgspec.ValidationError:
-        pass
-    except UnicodeDecodeError:
-        text[:] = text.decode("utf-8", "replace").encode()
     except REJECTED:
         mend_surrogates(text, 0, len(text))
+        _mend_utf8(text)
     try:
         members = _decode_raw_members(text)
     except REJECTED:
@@ -182,15 +183,29 @@ def _decode_loosely(raw: msgspec.Raw) -> _IndexedSession | None:
     except REJECTED:
         return None
     return _IndexedSession(
-        _scalar(fields.session_id, str, None),
-        _scalar(fields.updated_at, _WholeNumber, 0),
-        _scalar(fields.total_tokens, _WholeNumber, 0),
-        _scalar(fields.model, str, None),
+        _scalar(fields.session_id, str),
+        _time_ms(fields.updated_at),
+        _scalar(fields.total_tokens, _WholeNumber) or 0,
+        _scalar(fields.model, str),
     )
 
 
-def _scalar(raw: msgspec.Raw, wanted: type[_T], otherwise: _D) -> _T | _D:
+def _time_ms(raw: msgspec.Raw) -> int:
+    """A time may have a fraction, which no clock of OpenClaw's writes but JavaScript allows."""
+    time_ms = _scalar(raw, float) or 0.0
+    return int(time_ms) if 0 <= time_ms < _END_OF_WHOLE_NUMBERS else 0
+
+
+def _scalar(raw: msgspec.Raw, wanted: type[_T]) -> _T | None:
     try:
         return msgspec.json.decode(raw, type=wanted)
     except REJECTED:
-        return otherwise
+        return None
+
+
+def _mend_utf8(text: bytearray) -> None:
+    """Replace each invalid sequence by U+FFFD, as decoding with replacement would."""
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        text[:] = text.decode("utf-8", "replace").encode()
