@@ -82,34 +82,34 @@ class Connection:
             if self._stopped.is_set():
                 return
             await self._outbox.reply_room()
-            await self._handle_line(line)
+            self._handle_line(line)
             if number % CALLS_PER_TURN == 0:
                 # Dispatching a plain command never suspends: let the writer and the streams have their turn.
                 await asyncio.sleep(0)
 
-    async def _handle_line(self, line: bytes | LineTooLong) -> None:
+    def _handle_line(self, line: bytes | LineTooLong) -> None:
         if isinstance(line, LineTooLong):
             error = ParseError(f"the line is over {MAX_LINE_BYTES // MIB} MiB")
             self._outbox.reply(error_line(b"null", error))
             return
         items = parse_line(line)
         if isinstance(items, list):
-            await self._answer(items, batch_line)
+            self._answer(items, batch_line)
         else:
-            await self._answer([items], lambda replies: replies[0])
+            self._answer([items], lambda replies: replies[0])
 
-    async def _answer(self, items: list[Item], join: Callable[[Sequence[bytes]], bytes]) -> None:
+    def _answer(self, items: list[Item], join: Callable[[Sequence[bytes]], bytes]) -> None:
         """Run calls in their order and reply to those that want it; what takes longer than that is left to a task."""
-        answers = [(item, await self._run(item)) for item in items]
+        answers = [(item, self._run(item)) for item in items]
         if any(answer.job for _, answer in answers):
             self._jobs.begin([answer for _, answer in answers], partial(self._reply, answers, join))
         else:
             self._reply(answers, join)
 
-    async def _run(self, item: Item) -> Answer:
+    def _run(self, item: Item) -> Answer:
         if isinstance(item, Rejected):
             return Answer(error=item.error)
-        return await self._dispatcher.dispatch(item)
+        return self._dispatcher.dispatch(item)
 
     def _reply(self, answers: Sequence[tuple[Item, Answer]], join: Callable[[Sequence[bytes]], bytes]) -> None:
         """Queue the reply, then start the streams it names: no event can come before it."""

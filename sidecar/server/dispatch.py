@@ -1,12 +1,13 @@
 """Run a call through jsonrpcserver and turn what comes back into a reply.
 
 jsonrpcserver finds the method and binds the parameters. Parsing and validation happen before it and errors are mapped
-inside: it would put the text of any exception on the wire, and check each request against a JSON Schema.
+inside: it would put the text of any exception on the wire, and check each request against a JSON Schema. Its
+synchronous form is used: a command returns at once, and nothing may run between a cancel and the queueing of its reply.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from sidecar.errors import InternalError, MethodNotFound, ReplyTooLarge, Sidecar
 from sidecar.limits import MAX_REPLY_BYTES, MIB
 from sidecar.server.commands import Command, Context, Job
 from sidecar.server.handles import Handle
-from sidecar.server.jsonrpc import Error, Result, Success, async_dispatch_to_response
+from sidecar.server.jsonrpc import Error, Result, Success, dispatch_to_response
 from sidecar.wire.messages import Call, error_line, result_line
 
 
@@ -46,7 +47,7 @@ class Answer:
         return ReplyTooLarge(f"the answer is over {MAX_REPLY_BYTES // MIB} MiB{advice}", streamInstead=instead)
 
 
-Method = Callable[..., Awaitable[Result]]
+Method = Callable[..., Result]
 
 
 class Dispatcher:
@@ -57,11 +58,11 @@ class Dispatcher:
         self._open_stream = open_stream
         self._methods = {command.name: self._method(command) for command in commands}
 
-    async def dispatch(self, call: Call) -> Answer:
+    def dispatch(self, call: Call) -> Answer:
         """Run ``call``. A stream is registered but not started; a job is not begun. Never raises."""
         answer = Answer()
         request: Any = {"jsonrpc": "2.0", "method": call.method, "params": call.params, "id": 0}
-        response = await async_dispatch_to_response(
+        response = dispatch_to_response(
             request,
             self._methods,
             context=(call, answer),
@@ -74,7 +75,7 @@ class Dispatcher:
         return answer
 
     def _method(self, command: Command) -> Method:
-        async def method(call_and_answer: tuple[Call, Answer], /, *args: Any, **kwargs: Any) -> Result:
+        def method(call_and_answer: tuple[Call, Answer], /, *args: Any, **kwargs: Any) -> Result:
             call, answer = call_and_answer
             answer.command = command
             try:

@@ -32,10 +32,10 @@ class Handle:
         self.pumping = False
         self._seq = 0
 
-    def line(self, event: Event) -> bytes:
-        """The notification of ``event``, with the next number of this handle."""
-        seq, self._seq = self._seq, self._seq + 1
-        return event_line(event.method, self.id, seq, event.payload)
+    def send(self, event: Event) -> None:
+        """Queue ``event`` with the next number of this handle, taken now: one that is never queued must take none."""
+        self.lane.put(event_line(event.method, self.id, self._seq, event.payload))
+        self._seq += 1
 
     def cancel(self) -> None:
         """Set the token, which stops the worker, and interrupt the pump where it waits."""
@@ -101,11 +101,14 @@ class Handles:
             handle.token.check()
             async with aclosing(in_thread(handle.stream.events(handle.token), handle.token, self._pool)) as events:
                 async for event in events:
-                    await handle.lane.put(handle.line(event))
+                    await handle.lane.room()
+                    handle.send(event)
+                    handle.stream.sent(event)
         except (Cancelled, asyncio.CancelledError):
             outcome = Outcome(cancelled=True)
         except Exception as error:
             outcome = Outcome(cancelled=True) if handle.cancelled else Outcome(error=as_sidecar_error(error))
         handle.pumping = False
         self._open.pop(handle.id, None)
-        handle.lane.put_last(map(handle.line, handle.stream.closing(outcome)))
+        for event in handle.stream.closing(outcome):
+            handle.send(event)

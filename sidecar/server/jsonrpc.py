@@ -40,6 +40,6 @@ def _import_without_jsonschema() -> None:
 
 _import_without_jsonschema()
 
-from jsonrpcserver import Error, Result, Success, async_dispatch_to_response  # noqa: E402
+from jsonrpcserver import Error, Result, Success, dispatch_to_response  # noqa: E402
 
-__all__ = ["Error", "Result", "Success", "async_dispatch_to_response"]
+__all__ = ["Error", "Result", "Success", "dispatch_to_response"]

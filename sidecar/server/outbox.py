@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 
 from sidecar.limits import MAX_WAITING_REPLY_BYTES, OUTBOX_BATCHES_PER_HANDLE, REPLY_OVERHEAD_BYTES, WRITE_BYTES
 
@@ -17,17 +17,15 @@ class Lane:
         self._lines: deque[bytes] = deque()
         self._room = asyncio.Event()
 
-    async def put(self, line: bytes) -> None:
-        """Queue a line, once fewer than ``OUTBOX_BATCHES_PER_HANDLE`` wait."""
+    async def room(self) -> None:
+        """Wait until fewer than ``OUTBOX_BATCHES_PER_HANDLE`` lines wait."""
         while len(self._lines) >= OUTBOX_BATCHES_PER_HANDLE and not self._outbox.closed:
             self._room.clear()
             await self._room.wait()
-        self._outbox.queue(self, line)
 
-    def put_last(self, lines: Iterable[bytes]) -> None:
-        """Queue the few lines that end a stream, at once: nothing may come between its end and their queueing."""
-        for line in lines:
-            self._outbox.queue(self, line)
+    def put(self, line: bytes) -> None:
+        """Queue a line at once, room or not: only the few that end a stream may come without asking for it."""
+        self._outbox.queue(self, line)
 
     def append(self, line: bytes) -> bool:
         """Add a line; True if it is the only one."""

@@ -10,7 +10,7 @@ import msgspec
 
 from sidecar.cancel import CancelToken
 from sidecar.core.analysis import AgentSessionAnalysis, in_display_order
-from sidecar.core.batching import ChunkBuilder
+from sidecar.core.batching import ChunkBuilder, SessionsChunk
 from sidecar.core.failures import FailedItems, Failure
 from sidecar.limits import DEFAULT_BATCH_SESSIONS, MAX_BATCH_SESSIONS
 from sidecar.stores.jsonl import JsonlStore
@@ -50,12 +50,16 @@ class AnalysisStream:
             for session in store.sessions(now_ms):
                 if session is not None:
                     chunks.add(session)
-                    self._sessions += 1
                 if chunks.due:
                     yield Event("sessions:chunk", chunks.take(store.files_total))
             if chunks.counts.total_files:
-                self._agents += 1
                 yield Event("sessions:chunk", chunks.take(store.files_total, done=True))
+
+    def sent(self, event: Event) -> None:
+        chunk = event.payload
+        assert isinstance(chunk, SessionsChunk)
+        self._agents += chunk.done
+        self._sessions += len(chunk.sessions)
 
     def closing(self, outcome: Outcome) -> list[Event]:
         done = SessionsDone(self._agents, self._sessions, outcome.cancelled, self._failed.count, self._failed.first)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncGenerator, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import contextlib
+from collections.abc import AsyncGenerator, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import NamedTuple, Protocol
 
 import msgspec
 
 from sidecar.cancel import CancelToken
 from sidecar.errors import SidecarError
-from sidecar.limits import MAX_STEP_EVENTS, STEP_MS
+from sidecar.limits import EVENTS_AHEAD
 
 
 class Event(NamedTuple):
@@ -34,6 +35,9 @@ class Stream(Protocol):
 
     def events(self, token: CancelToken) -> Generator[Event, None, None]:
         """Make the events; runs in a worker thread and checks ``token`` all along."""
+
+    def sent(self, event: Event) -> None:
+        """Note that ``event`` is on its way: the terminal counts what was sent, not what was still to be."""
 
     def closing(self, outcome: Outcome) -> list[Event]:
         """The last events, of which the very last is the terminal."""
@@ -62,44 +66,43 @@ def sessions_closing(outcome: Outcome, terminal: Event) -> list[Event]:
 async def in_thread(
     events: Generator[Event, None, None], token: CancelToken, pool: ThreadPoolExecutor
 ) -> AsyncGenerator[Event, None]:
-    """Iterate ``events`` in worker threads, a step ahead of what is taken: a slow reader slows the disk.
+    """Iterate ``events`` in worker threads, at most ``EVENTS_AHEAD`` further than what is taken.
 
-    Leaving early sets the token and waits for nothing: a step that is still running sees the token and ends by itself,
-    and the iterator is closed after it.
+    So a slow reader slows the disk, and a fast one seldom waits for a thread to be woken. Each event is handed over as
+    soon as it is made. Leaving early sets the token and waits for nothing: a step that still runs sees the token and
+    ends by itself, and the iterator is closed after it.
     """
-    steps = _Steps(events)
-    step = pool.submit(steps.take)
+    loop = asyncio.get_running_loop()
+    arrived: asyncio.Queue[Event | Future[bool]] = asyncio.Queue()
+
+    def hand_over(item: Event | Future[bool]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(arrived.put_nowait, item)
+
+    def make_some() -> bool:
+        """Make the next few events; True if there are no more."""
+        made = 0
+        for event in islice(events, EVENTS_AHEAD):
+            hand_over(event)
+            made += 1
+        return made < EVENTS_AHEAD
+
+    def submit() -> Future[bool]:
+        step = pool.submit(make_some)
+        step.add_done_callback(hand_over)
+        return step
+
+    step = submit()
     try:
-        while ready := await asyncio.wrap_future(step):
-            step = pool.submit(steps.take)
-            for event in ready:
-                yield event
+        while True:
+            item = await arrived.get()
+            if isinstance(item, Event):
+                yield item
+            elif item.result():
+                return
+            else:
+                step = submit()
     finally:
         token.cancel()
         # At once if the step is over, else in its thread when it is.
         step.add_done_callback(lambda _: events.close())
-
-
-class _Steps:
-    """Cuts an iterator into steps of a few events: to hand each over by itself costs more than to make it."""
-
-    def __init__(self, events: Iterator[Event]) -> None:
-        self._events = events
-        self._error: Exception | None = None
-
-    def take(self) -> list[Event]:
-        """Events made within ``STEP_MS``, at least one; none at the end. An error comes after what came before it."""
-        if self._error is not None:
-            raise self._error
-        taken: list[Event] = []
-        due_at_s = time.monotonic() + STEP_MS / 1000
-        try:
-            for event in self._events:
-                taken.append(event)
-                if len(taken) == MAX_STEP_EVENTS or time.monotonic() >= due_at_s:
-                    break
-        except Exception as error:
-            if not taken:
-                raise
-            self._error = error
-        return taken

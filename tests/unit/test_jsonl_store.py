@@ -441,6 +441,7 @@ def test_a_file_that_shrinks_at_every_step_comes_to_an_end_and_the_next_one_is_c
         size_bytes = max(0, size_bytes - 100_000)
         os.truncate(path, size_bytes)
     assert session.session_id == "a"
+    assert session.message_count == oracle.analyse_transcript(LARGE[: session.size_bytes])["messageCount"]
     (last,) = found.rest()
     assert oracle.analyse_transcript(TRANSCRIPT).items() <= last.items()
 
@@ -469,7 +470,9 @@ def streamed(root: Path, batch_size: int | None = None) -> tuple[SessionsDone, d
     """The chunks of a stream folded, one after another, into the eager answer; and its terminal."""
     stream = AnalysisStream(str(root), batch_size)
     agents: dict[str, Wire] = {}
-    for method, payload in stream.events(CancelToken()):
+    for event in stream.events(CancelToken()):
+        stream.sent(event)
+        method, payload = event
         assert method == "sessions:chunk"
         chunk: dict[str, Any] = msgspec.to_builtins(payload)
         assert not agents.get(chunk["agent"], {}).get("done")

@@ -1,0 +1,75 @@
+"""Homes that several end-to-end tests share, and a place for what they measure."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sidecar.demo.sample import AgentPlan, SampleWriter, write_tree
+
+NOW_MS = 1_795_000_000_000
+MANY_SESSIONS = 4_000
+HUGE_BYTES = 500_000_000
+
+_measured = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture(scope="session")
+def sample_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with three small agents, 60 sessions in all."""
+    home = tmp_path_factory.mktemp("sample")
+    plans = (AgentPlan("main", 30, 6_000), AgentPlan("research", 10, 60_000), AgentPlan("scratch", 20, 1_500))
+    write_tree(home / ".openclaw", plans, now_ms=NOW_MS)
+    return home
+
+
+@pytest.fixture(scope="session")
+def talkative_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home of which the analysis is much longer than the transcripts: 40 MB, from ``MANY_SESSIONS`` sessions.
+
+    They are topics of one session, links to one file, and the index gives its model a name of 10,000 letters.
+    """
+    home = tmp_path_factory.mktemp("talkative")
+    folder = home / ".openclaw" / "agents" / "main" / "sessions"
+    folder.mkdir(parents=True)
+    first = folder / "s-topic-0000.jsonl"
+    first.write_bytes(b"".join(list(SampleWriter(1, NOW_MS).lines("s", NOW_MS, 1_000))[:4]))
+    for number in range(1, MANY_SESSIONS):
+        os.link(first, folder / f"s-topic-{number:04}.jsonl")
+    entry = {"sessionId": "s", "updatedAt": NOW_MS, "totalTokens": 7, "model": "m" * 10_000}
+    (folder / "sessions.json").write_text(json.dumps({"agent:main:main": entry}))
+    yield home
+    shutil.rmtree(home)
+
+
+@pytest.fixture(scope="session")
+def huge_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home with one session of a few lines, ``a``, and after it one of 500 MB, ``huge``."""
+    home = tmp_path_factory.mktemp("huge")
+    folder = home / ".openclaw" / "agents" / "main" / "sessions"
+    folder.mkdir(parents=True)
+    lines = list(SampleWriter(2, NOW_MS).lines("huge", NOW_MS, 2_000_000))
+    (folder / "a.jsonl").write_bytes(b"".join(lines[:5]))
+    block = b"".join(lines)
+    with open(folder / "huge.jsonl", "wb") as file:
+        file.writelines(block for _ in range(HUGE_BYTES // len(block) + 1))
+    yield home
+    shutil.rmtree(home)
+
+
+@pytest.fixture
+def record_measured(pytestconfig: pytest.Config) -> Callable[[str], None]:
+    """Takes a line that is shown when all tests are done."""
+    return pytestconfig.stash.setdefault(_measured, []).append
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if lines := config.stash.get(_measured, []):
+        terminalreporter.section("measured")
+        for line in lines:
+            terminalreporter.write_line(line)

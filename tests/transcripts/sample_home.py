@@ -1,0 +1,96 @@
+"""The home directory on which transcripts are played: the same bytes and times whenever it is written.
+
+Its sessions are years old, so that how they are judged doesn't depend on the day. Beside ``.openclaw`` it holds other
+homes, for transcripts that choose one: ``brief`` (two agents with one session each), ``large`` (more output than a pipe
+holds) and ``broken`` (``agents`` is a file).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+LONG_AGO_MS = 1_714_557_600_000
+LARGE_SESSIONS = 600
+"""At 700 bytes for each, over twice of what a client reads at once and a pipe holds together."""
+
+_ANSWER = "Here is what I found. " * 12
+
+
+def write_sample_home(home: Path) -> None:
+    agents = home / ".openclaw" / "agents"
+    _write(agents / "main" / "sessions" / "budget.jsonl", _header("budget"), _ask(1), _answer(2), _ask(3), _answer(4))
+    _write(
+        agents / "main" / "sessions" / "greeting.jsonl", _header("greeting"), _ask(1), _answer(2), _answer(3), b'{"ty'
+    )
+    _write(agents / "main" / "sessions" / "reset.jsonl", _header("reset"))
+    _write(agents / "main" / "sessions" / "budget.trajectory.jsonl", _ask(1))
+    _write_index(agents / "main", {"budget": ("claude-sonnet-4-5", 48_211), "greeting": ("gpt-5.2", 912)})
+    _write(agents / "research" / "sessions" / "paper-topic-4.jsonl", _header("other"), _ask(1), _answer(2), _answer(3))
+    _write(agents / "research" / "sessions_archive" / "notes.jsonl", _header("notes"), _ask(1), _answer(2), _ask(3))
+    (agents / "research" / "sessions" / "lost.jsonl").symlink_to("moved-away.jsonl")
+    _write_index(agents / "research", {"paper": ("kimi-k2", 5_120)})
+    (agents / "scratch" / "sessions").mkdir(parents=True)
+
+    brief = home / "brief" / ".openclaw" / "agents"
+    _write(brief / "main" / "sessions" / "hello.jsonl", _header("hello"), _ask(1), _answer(2), _ask(3), _answer(4))
+    _write(brief / "research" / "sessions" / "reset.jsonl", _header("reset"))
+
+    large = home / "large" / ".openclaw" / "agents" / "main" / "sessions"
+    _write(large / "s-000.jsonl", _header("s"), _ask(1), _answer(2), _ask(3), _answer(4))
+    for number in range(1, LARGE_SESSIONS):
+        os.link(large / "s-000.jsonl", large / f"s-{number:03}.jsonl")
+
+    (home / "broken" / ".openclaw").mkdir(parents=True)
+    (home / "broken" / ".openclaw" / "agents").write_text("a file where a folder should be")
+
+
+def _write(path: Path, *lines: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"".join(lines))
+    os.utime(path, (LONG_AGO_MS / 1000, LONG_AGO_MS / 1000))
+
+
+def _write_index(agent: Path, sessions: dict[str, tuple[str, int]]) -> None:
+    index = {
+        f"agent:{agent.name}:{session_id}": {
+            "sessionId": session_id,
+            "updatedAt": LONG_AGO_MS,
+            "model": model,
+            "totalTokens": tokens,
+        }
+        for session_id, (model, tokens) in sessions.items()
+    }
+    (agent / "sessions" / "sessions.json").write_text(json.dumps(index, indent=2))
+
+
+def _header(session_id: str) -> bytes:
+    return _line({"type": "session", "version": 3, "id": session_id, "timestamp": _time(0), "cwd": "/home/user"})
+
+
+def _ask(minute: int) -> bytes:
+    return _message(minute, "user", "What about the second one?")
+
+
+def _answer(minute: int) -> bytes:
+    return _message(minute, "assistant", [{"type": "text", "text": _ANSWER}])
+
+
+def _message(minute: int, role: str, content: object) -> bytes:
+    return _line(
+        {
+            "type": "message",
+            "id": f"{minute:08x}",
+            "timestamp": _time(minute),
+            "message": {"role": role, "content": content},
+        }
+    )
+
+
+def _time(minute: int) -> str:
+    return f"2024-05-01T10:{minute:02}:00.000Z"
+
+
+def _line(entry: dict[str, object]) -> bytes:
+    return json.dumps(entry, separators=(",", ":")).encode() + b"\n"
