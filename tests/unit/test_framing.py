@@ -11,7 +11,7 @@ from tests.unit.strategies import cuts
 
 Lines = list[bytes | LineTooLong]
 CAP = 8
-PIECES = [b"\n", b"\r\n", b"\r", b" ", b"\t", b"a", b"{}", b"\x00", b"\xff", b"x" * 7, b"y" * 9]
+PIECES = [b"\n", b"\r\n", b"\r", b" ", b"\t", b"\x0b", b"a", b"{}", b"\x00", b"\xff", b"x" * 7, b"y" * 9]
 STREAMS = st.lists(st.sampled_from(PIECES), max_size=24).map(b"".join)
 
 
@@ -62,6 +62,7 @@ def test_each_line_comes_with_the_piece_that_completes_it(data: bytes, cut: st.D
         (b" a \n", [b" a "]),
         ("a\u2028b\n".encode(), ["a\u2028b".encode()]),
         (b"a\x0bb\x0cc\x85\n", [b"a\x0bb\x0cc\x85"]),
+        (b"\x0c\n\x00\n", [b"\x0c", b"\x00"]),
         (b"", []),
     ],
 )

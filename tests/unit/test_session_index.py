@@ -67,7 +67,9 @@ REAL = json.dumps(
 ).encode()
 
 TEXTS = st.sampled_from([*IDS, "s4", "cut\ud83d", "", "\ud83d\ude00", 'quote " brace }, {', "line\n  },\nline"])
-NUMBERS = st.one_of(st.sampled_from([0, 1, 5, 7, 1_795_378_501_364]), st.integers(), st.floats(allow_nan=False))
+# Integers that JavaScript can write, and some that nothing can hold.
+INTEGERS = st.one_of(st.sampled_from([0, 1, 5, 7, 1_795_378_501_364]), st.integers(-(2**53), 2**53), st.integers(2**63))
+NUMBERS = st.one_of(INTEGERS, st.floats(allow_nan=False))
 CONTAINERS = st.sampled_from([[{"sessionId": "s1"}], {"a": {"b": {}}}])
 ANYTHING = st.one_of(st.none(), st.booleans(), TEXTS, NUMBERS, CONTAINERS)
 

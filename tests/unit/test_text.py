@@ -15,7 +15,7 @@ from tests import oracle
 from tests.unit.strategies import PIECES, strings
 
 REPLACEMENT = "\ufffd".encode()
-CONFUSING = [REPLACEMENT, b"\xff", b"\x80", b"ff", b"8", b"e", b"\xef", b"\xbf\xbd", b"7f", b"x"]
+CONFUSING = [REPLACEMENT, b"\xff", b"\x80", b"ff", b"80", b"8", b"e", b"\xef", b"\xbf\xbd", b"7f", b"x"]
 NAMES = st.one_of(st.binary(max_size=12), st.lists(st.sampled_from(CONFUSING)).map(b"".join))
 
 
@@ -52,6 +52,7 @@ def test_a_name_in_utf_8_is_itself(name: str) -> None:
         (REPLACEMENT + b"x", "\ufffdx"),
         (REPLACEMENT + b"7f", "\ufffd7f"),
         (REPLACEMENT + b"ff", "\ufffdef\ufffdbf\ufffdbdff"),
+        (REPLACEMENT + b"80", "\ufffdef\ufffdbf\ufffdbd80"),
         (REPLACEMENT + b"\xff", "\ufffd\ufffdff"),
         (b"\xffff", "\ufffdffff"),
     ],

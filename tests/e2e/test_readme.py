@@ -1,0 +1,49 @@
+"""What the README tells a newcomer to type works."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A folder in which ``.venv/bin/clawpal-sidecar`` is the one under test, as after the README's first command."""
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+    return tmp_path
+
+
+def test_each_scripted_example_prints_a_whole_stream_and_exits_with_0(checkout: Path, sample_home: Path) -> None:
+    examples = re.findall(r"^printf .*$", README, re.MULTILINE)
+    assert examples
+    for example in examples:
+        environ = {**os.environ, "CLAWPAL_OPENCLAW_DIR": str(sample_home / ".openclaw")}
+        ran = subprocess.run(["bash", "-c", example], cwd=checkout, env=environ, capture_output=True, check=True)
+        handle, *notifications = [json.loads(line) for line in ran.stdout.splitlines()]
+        assert {note["params"]["handleId"] for note in notifications} == {handle["result"]}
+        assert notifications[-1]["method"] == "sessions:done"
+        assert notifications[-1]["params"]["totalSessions"] == 60
+
+
+def test_its_commands_are_targets_of_the_makefile() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    named = set(re.findall(r"\bmake ([a-z-]+)", README))
+    assert {"demo", "test", "bench"} <= named
+    for target in named:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+def test_each_file_that_it_links_exists() -> None:
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if not link.startswith("http")]
+    assert links
+    assert all((ROOT / link).exists() for link in links)
