@@ -7,6 +7,7 @@ synchronous form is used: a command returns at once, and nothing may run between
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -85,6 +86,8 @@ class Dispatcher:
                 return Error(answer.error.code, answer.error.message)
             return Success(answer.value)
 
+        # jsonrpcserver asks for the signature at each call; to find it anew costs more than all the rest.
+        method.__signature__ = inspect.signature(method)  # type: ignore[attr-defined]
         return method
 
     def _run(self, command: Command, params: Any, call: Call, answer: Answer) -> None:

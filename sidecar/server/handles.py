@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import uuid
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +14,6 @@ from sidecar.limits import MAX_OPEN_HANDLES, STREAM_THREADS
 from sidecar.server.outbox import Outbox
 from sidecar.streams.base import Event, Outcome, Stream, in_thread
 from sidecar.wire.messages import event_line
-
-log = logging.getLogger(__name__)
 
 
 class Handle:

@@ -73,7 +73,7 @@ async def in_thread(
     ends by itself, and the iterator is closed after it.
     """
     loop = asyncio.get_running_loop()
-    arrived: asyncio.Queue[Event | Future[bool]] = asyncio.Queue()
+    arrived: asyncio.Queue[Event | Future[bool]] = asyncio.Queue(EVENTS_AHEAD + 1)
 
     def hand_over(item: Event | Future[bool]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed
