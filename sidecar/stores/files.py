@@ -43,7 +43,7 @@ def open_folder(path: str) -> Iterator[tuple[int | None, str]]:
     if os.open not in os.supports_dir_fd:
         yield None, os.path.join(path, "")
         return
-    fd = os.open(path, os.O_RDONLY)
+    fd = os.open(path, _FLAGS | os.O_DIRECTORY)
     try:
         yield fd, ""
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -385,6 +386,22 @@ def test_the_whole_folder_of_the_sessions_may_vanish(agent: Agent) -> None:
     found = Analysed(agent.root)
     agent.sessions.rename(agent.folder / "gone")
     assert ids(found.rest()) == ["s2.jsonl"]
+
+
+def test_a_fifo_that_took_the_place_of_the_folder_is_a_failed_item_and_holds_nothing_up(agent: Agent) -> None:
+    agent.write("s1.jsonl")
+    found = Analysed(agent.root)
+    agent.sessions.rename(agent.folder / "gone")
+    os.mkfifo(agent.sessions)
+    reading = threading.Thread(target=found.rest)
+    reading.start()
+    reading.join(timeout=5)
+    held_up = reading.is_alive()
+    if held_up:  # let it go on, so that the test can end
+        os.close(os.open(agent.sessions, os.O_WRONLY | os.O_NONBLOCK))
+        reading.join()
+    assert not held_up
+    assert [failure.path for failure in found.failed.first] == [str(agent.sessions)]
 
 
 def test_a_folder_or_a_fifo_that_took_a_files_place_is_a_failed_item_and_holds_nothing_up(agent: Agent) -> None:

@@ -228,6 +228,7 @@ def test_a_batch_over_the_limit_is_refused_as_a_whole() -> None:
         (b'"\\ud83d\\ud83d\\ude00"', "\ufffd😀"),
         (b'"\\\\ud83d"', "\\ud83d"),
         (b'"\\\\\\ud83d"', "\\\ufffd"),
+        (b'"\\\\ud83d\\ud83d"', "\\ud83d\ufffd"),
     ],
 )
 def test_a_lone_surrogate_in_a_request_is_read_as_a_replacement_character(text: bytes, shown: str) -> None:

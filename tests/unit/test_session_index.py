@@ -103,6 +103,16 @@ def test_any_object_in_any_form_is_read_as_json_reads_it(
     assert known_of(data) == wanted_of(data)
 
 
+@pytest.mark.parametrize("indent", [2, 1, 4, "\t", None])
+def test_a_large_index_of_any_indent_is_read(indent: int | str | None) -> None:
+    report = {"systemPromptReport": {"tools": [{"name": "x" * 200, "of": {"a": {}}}] * 20}}
+    ids = [f"id-{number:03}" for number in range(300)]
+    entries = {f"k{number}": report | member(session_id, number + 1) for number, session_id in enumerate(ids)}
+    data = json.dumps(entries, indent=indent).encode()
+    assert len(data) > 4 * BLOCK_BYTES
+    assert known_of(data, ids) == {session_id: IndexEntry(n + 1, 1, "m") for n, session_id in enumerate(ids)}
+
+
 @settings(max_examples=30)
 @given(
     index=st.dictionaries(st.integers().map(str), ENTRIES, min_size=1, max_size=8), form=FORMS, filler=st.integers(0, 4)
@@ -113,8 +123,8 @@ def test_an_index_of_many_blocks_is_read_as_json_reads_it(
     padding = {"systemPromptReport": {"tools": [{"name": "x" * 500, "of": {}}] * 150}}
     padded = dict(index)
     for key in list(index)[filler::5]:
-        padded[key] = index[key] | padding
-    padded |= {f"filler {number}": member("s3", number) | padding for number in range(5)}
+        padded[key] = padding | index[key]
+    padded |= {f"filler {number}": padding | member("s3", number) for number in range(5)}
     data = json.dumps(padded, **form).replace("Infinity", "1e999").encode()
     assert len(data) > BLOCK_BYTES
     assert known_of(data) == wanted_of(data)

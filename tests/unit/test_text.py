@@ -62,6 +62,29 @@ def test_each_byte_that_is_no_utf_8_is_shown_in_hex(name: bytes, shown: str) -> 
     assert os.fsencode(file_name(shown)) == name
 
 
+@pytest.mark.parametrize(
+    ("text", "mended"),
+    [
+        (b'"\\ud83d"', b'"\\ufffd"'),
+        (b'"\\uDEAD"', b'"\\ufffd"'),
+        (b'"\\ud83d\\ude00"', None),
+        (b'"\\ud83d\\ud83d\\ude00"', b'"\\ufffd\\ud83d\\ude00"'),
+        (b'"\\ude00\\ud83d"', b'"\\ufffd\\ufffd"'),
+        (b'"\\ud83d\\u0041"', b'"\\ufffd\\u0041"'),
+        (b'"\\\\ud83d"', None),
+        (b'"\\\\\\ud83d"', b'"\\\\\\ufffd"'),
+        (b'"\\\\\\\\ud83d"', None),
+        (b'"\\ud83d\\\\ude00"', b'"\\ufffd\\\\ude00"'),
+        (b'"\\ud7ff\\ue000"', None),
+        (b'"plain"', None),
+    ],
+)
+def test_only_an_escape_of_half_a_pair_is_mended(text: bytes, mended: bytes | None) -> None:
+    buffer = bytearray(text)
+    assert mend_surrogates(buffer, 0, len(buffer)) == (mended is not None)
+    assert buffer == (mended or text)
+
+
 @given(
     text=strings(PIECES), before=st.sampled_from([b"", b"\\", b"\\ud83d"]), behind=st.sampled_from([b"", b"\\ude00"])
 )

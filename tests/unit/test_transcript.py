@@ -195,6 +195,7 @@ def test_a_message_without_a_proper_role_counts_for_no_role(line: bytes) -> None
         (b'"' + b"\\ud83d\\ude00" * 63 + b'\\ud83d"', "😀" * 63 + "\ufffd"),
         (b'"\xff"', "\ufffd"),
         (b'"\\ud83d"', "\ufffd"),
+        (b'"\\\\ud83d \\ud83d"', "\\ud83d \ufffd"),
         (b'"' + b"t" * 65 + b'"', "earlier"),
         (b"1795378579852", "earlier"),
         (b"1e999", "earlier"),
