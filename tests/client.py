@@ -179,7 +179,7 @@ class SidecarProcess:
             return unread[0] == 0
 
         await eventually(is_read, "the sidecar has read its input")
-        await self._at_rest()
+        await self.at_rest()
 
     async def request(self, method: str, params: object = None) -> int:
         """Send a request and give its id, by which ``reply`` finds the answer."""
@@ -257,7 +257,7 @@ class SidecarProcess:
             await eventually(lambda: not select.select([], [fd], [], 0)[1], "the pipe is full")
         finally:
             os.close(fd)
-        await self._at_rest()
+        await self.at_rest()
 
     # The process
 
@@ -293,16 +293,16 @@ class SidecarProcess:
     def _thread_states(self) -> set[str]:
         return {_state(task) for task in Path(f"/proc/{self.pid}/task").iterdir()}
 
-    async def _at_rest(self) -> None:
+    async def at_rest(self) -> None:
         """Wait until all threads have been asleep for a while."""
         asleep = 0
 
-        def at_rest() -> bool:
+        def long_asleep() -> bool:
             nonlocal asleep
             asleep = asleep + 1 if self._thread_states() == {"S"} else 0
             return asleep == _POLLS_AT_REST
 
-        await eventually(at_rest, "the sidecar is at rest")
+        await eventually(long_asleep, "the sidecar is at rest")
 
     async def _next(self, wanted: Callable[[Message], bool]) -> Message:
         for place, message in enumerate(self._unread):

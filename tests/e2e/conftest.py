@@ -32,19 +32,21 @@ def sample_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def talkative_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A home of which the analysis is much longer than the transcripts: 40 MB, from ``MANY_SESSIONS`` sessions.
 
-    They are topics of one session, links to one file, and the index gives its model a name of 10,000 letters.
+    They are topics of one session, links to one file. The index gives its model a name of 7,000 letters, and their
+    paths are 3,000 letters long, so that each takes memory even before it is written down as JSON.
     """
-    home = tmp_path_factory.mktemp("talkative")
+    root = tmp_path_factory.mktemp("talkative")
+    home = root.joinpath(*["d" * 250] * 12)
     folder = home / ".openclaw" / "agents" / "main" / "sessions"
     folder.mkdir(parents=True)
     first = folder / "s-topic-0000.jsonl"
     first.write_bytes(b"".join(list(SampleWriter(1, NOW_MS).lines("s", NOW_MS, 1_000))[:4]))
     for number in range(1, MANY_SESSIONS):
         os.link(first, folder / f"s-topic-{number:04}.jsonl")
-    entry = {"sessionId": "s", "updatedAt": NOW_MS, "totalTokens": 7, "model": "m" * 10_000}
+    entry = {"sessionId": "s", "updatedAt": NOW_MS, "totalTokens": 7, "model": "m" * 7_000}
     (folder / "sessions.json").write_text(json.dumps({"agent:main:main": entry}))
     yield home
-    shutil.rmtree(home)
+    shutil.rmtree(root)
 
 
 @pytest.fixture(scope="session")

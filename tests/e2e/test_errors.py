@@ -55,7 +55,9 @@ class TestTheLine:
     async def test_a_line_of_over_16_mib_is_dropped_and_the_next_request_works(self, process: SidecarProcess) -> None:
         too_long = request_line("ping", {"padding": "x" * (17 * MIB)})
 
-        assert codes(await answers_to(process, too_long)) == [(-32700, "parse_error", None)]
+        (answer,) = await answers_to(process, too_long)
+        assert codes([answer]) == [(-32700, "parse_error", None)]
+        assert answer["error"]["message"] == "the line is over 16 MiB"
 
     async def test_a_line_of_just_under_16_mib_is_taken(self, process: SidecarProcess) -> None:
         long = request_line("ping", {"padding": "x" * (16 * MIB - 100)})
@@ -67,7 +69,8 @@ class TestTheLine:
             await process.send(b"x" * (17 * MIB))
             process.close_stdin()
 
-            assert codes(await process.read_to_end()) == [(-32700, "parse_error", None)]
+            (answer,) = await process.read_to_end()
+            assert answer["error"]["message"] == "the line is over 16 MiB"
 
     async def test_crlf_and_blank_lines_are_accepted(self, process: SidecarProcess) -> None:
         line = request_line("ping").removesuffix(b"\n")
