@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 import threading
 import time
@@ -39,6 +40,9 @@ def main() -> None:
     logging.basicConfig(
         stream=sys.stderr, level=arguments.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    # Until the server has its own, a signal ends a process that has begun nothing.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(0))
     # What follows imports the whole server: not for --help.
     from sidecar.server.stdio import serve_stdio
 

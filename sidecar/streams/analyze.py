@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Generator
 
 import msgspec
 
@@ -15,7 +14,7 @@ from sidecar.core.failures import FailedItems, Failure
 from sidecar.limits import DEFAULT_BATCH_SESSIONS, MAX_BATCH_SESSIONS
 from sidecar.stores.jsonl import JsonlStore
 from sidecar.stores.locations import list_agents
-from sidecar.streams.base import Event, Outcome, sessions_closing
+from sidecar.streams.base import Event, Events, Outcome, sessions_closing
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +39,7 @@ class AnalysisStream:
         self._sessions = 0
         self._failed = FailedItems()
 
-    def events(self, token: CancelToken) -> Generator[Event, None, None]:
+    def events(self, token: CancelToken) -> Events:
         """``OSError`` if the folder of the agents can't be listed; whatever fails below it is a failed item."""
         chunks = ChunkBuilder(self._batch_size)
         now_ms = time.time() * 1000
@@ -50,8 +49,7 @@ class AnalysisStream:
             for session in store.sessions(now_ms):
                 if session is not None:
                     chunks.add(session)
-                if chunks.due:
-                    yield Event("sessions:chunk", chunks.take(store.files_total))
+                yield Event("sessions:chunk", chunks.take(store.files_total)) if chunks.due else None
             if chunks.counts.total_files:
                 yield Event("sessions:chunk", chunks.take(store.files_total, done=True))
 
@@ -80,6 +78,7 @@ def analyze_sessions(openclaw_dir: str, token: CancelToken) -> list[AgentSession
                 agent.sessions.append(session)
         if agent.sessions:
             agents.append(agent)
-    for failure in failed.first:
-        log.warning("analyze_sessions left out %s: %s", failure.path, failure.error)
+    if failed.count:
+        first = failed.first[0]
+        log.warning("analyze_sessions left out %d items, the first is %s: %s", failed.count, first.path, first.error)
     return in_display_order(agents)

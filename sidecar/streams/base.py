@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncGenerator, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
 from typing import NamedTuple, Protocol
 
 import msgspec
 
 from sidecar.cancel import CancelToken
 from sidecar.errors import SidecarError
-from sidecar.limits import EVENTS_AHEAD
+from sidecar.limits import EVENTS_AHEAD, STEP_MS
 
 
 class Event(NamedTuple):
@@ -21,6 +21,10 @@ class Event(NamedTuple):
 
     method: str
     payload: msgspec.Struct
+
+
+Events = Generator[Event | None, None, None]
+"""Events as they are made; ``None`` where none is ready and another stream may have the thread."""
 
 
 class Outcome(NamedTuple):
@@ -33,8 +37,8 @@ class Outcome(NamedTuple):
 class Stream(Protocol):
     """What a ``*_stream`` command starts."""
 
-    def events(self, token: CancelToken) -> Generator[Event, None, None]:
-        """Make the events; runs in a worker thread and checks ``token`` all along."""
+    def events(self, token: CancelToken) -> Events:
+        """Make the events; runs in worker threads and checks ``token`` all along."""
 
     def sent(self, event: Event) -> None:
         """Note that ``event`` is on its way: the terminal counts what was sent, not what was still to be."""
@@ -63,9 +67,7 @@ def sessions_closing(outcome: Outcome, terminal: Event) -> list[Event]:
     return [terminal]
 
 
-async def in_thread(
-    events: Generator[Event, None, None], token: CancelToken, pool: ThreadPoolExecutor
-) -> AsyncGenerator[Event, None]:
+async def in_thread(events: Events, token: CancelToken, pool: ThreadPoolExecutor) -> AsyncGenerator[Event, None]:
     """Iterate ``events`` in worker threads, at most ``EVENTS_AHEAD`` further than what is taken.
 
     So a slow reader slows the disk, and a fast one seldom waits for a thread to be woken. Each event is handed over as
@@ -80,12 +82,16 @@ async def in_thread(
             loop.call_soon_threadsafe(arrived.put_nowait, item)
 
     def make_some() -> bool:
-        """Make the next few events; True if there are no more."""
+        """Make the next few events, for ``STEP_MS`` if they are slow to come; True if there are no more."""
+        give_way_at_s = time.monotonic() + STEP_MS / 1000
         made = 0
-        for event in islice(events, EVENTS_AHEAD):
-            hand_over(event)
-            made += 1
-        return made < EVENTS_AHEAD
+        for event in events:
+            if event is not None:
+                hand_over(event)
+                made += 1
+            if made == EVENTS_AHEAD or time.monotonic() >= give_way_at_s:
+                return False
+        return True
 
     def submit() -> Future[bool]:
         step = pool.submit(make_some)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from sidecar.limits import STREAM_THREADS
 from tests.client import SidecarProcess, methods, request_line, sessions_of
 from tests.e2e.conftest import MANY_SESSIONS
 
@@ -105,6 +106,22 @@ async def test_a_small_stream_and_a_ping_do_not_wait_for_a_huge_stream(talkative
         assert done["totalSessions"] == 60
         assert info["openHandles"] == 1, "the huge one is still at work"
         assert (await process.collect(huge))[-1]["params"]["totalSessions"] == MANY_SESSIONS
+
+
+async def test_a_small_stream_ends_while_more_huge_ones_run_than_there_are_threads(
+    huge_home: Path, sample_home: Path
+) -> None:
+    async with SidecarProcess(huge_home) as process:
+        huge = [await process.start_stream() for _ in range(STREAM_THREADS + 2)]
+        await process.call("set_active_openclaw_home", {"path": str(sample_home)})
+        small = await process.start_stream()
+        messages = await process.collect(small)
+
+        assert messages[-1]["params"]["totalSessions"] == 60
+        for handle in huge:
+            assert await process.call("cancel_stream", {"handleId": handle}) is True
+            ended = await process.collect(handle)
+            assert ended[-1]["params"]["cancelled"] is True
 
 
 async def test_10_000_pings_among_a_stream_are_answered_in_order_and_the_stream_is_whole(

@@ -487,7 +487,7 @@ def streamed(root: Path, batch_size: int | None = None) -> tuple[SessionsDone, d
     """The chunks of a stream folded, one after another, into the eager answer; and its terminal."""
     stream = AnalysisStream(str(root), batch_size)
     agents: dict[str, Wire] = {}
-    for event in stream.events(CancelToken()):
+    for event in filter(None, stream.events(CancelToken())):
         stream.sent(event)
         method, payload = event
         assert method == "sessions:chunk"
@@ -568,7 +568,7 @@ def test_failed_items_of_all_agents_are_in_the_terminal_and_the_eager_answer_has
 def test_an_agent_whose_last_files_have_vanished_still_gets_its_done_chunk(agent: Agent) -> None:
     for name in "abc":
         agent.write(f"{name}.jsonl")
-    events = AnalysisStream(str(agent.root), 1).events(CancelToken())
+    events = filter(None, AnalysisStream(str(agent.root), 1).events(CancelToken()))
     next(events)
     for name in "bc":
         (agent.sessions / f"{name}.jsonl").unlink()
@@ -597,7 +597,7 @@ def test_the_batch_size_is_50_unless_told_and_clamped_to_1_and_250(
     agent = Agent(tmp_path)
     for number in range(252):
         agent.write(f"{number}.jsonl", b"")
-    first = next(AnalysisStream(str(tmp_path), asked).events(CancelToken()))
+    first = next(filter(None, AnalysisStream(str(tmp_path), asked).events(CancelToken())))
     assert len(msgspec.to_builtins(first.payload)["sessions"]) == given
 
 
