@@ -59,6 +59,22 @@ class SourceUnreadable(SidecarError):
     meaning = "A file or folder that the command needs can't be read."
 
 
+class SessionNotFound(SidecarError):
+    kind, code, meaning = "session_not_found", -32013, "The agent has no session of that id."
+
+    def __init__(self, agent_id: str, session_id: str) -> None:
+        # The frontend looks for "no such file".
+        super().__init__(f'no such file: agent "{agent_id}" has no session "{session_id}"')
+
+
+class BrokenDatabase(SidecarError):
+    kind, code, meaning = "broken_database", -32015, "A database is damaged, or of a form that is not known."
+
+
+class BrokenCompression(SidecarError):
+    kind, code, meaning = "broken_compression", -32016, "Compressed data is damaged or cut off."
+
+
 class ReplyTooLarge(SidecarError):
     kind, code, meaning = "reply_too_large", -32020, "The answer is over the reply limit; use the stream it names."
 
@@ -76,7 +92,16 @@ class Cancelled(SidecarError):
 
 
 WIRE_ERRORS = (ParseError, InvalidRequest, MethodNotFound, InvalidParams, InternalError)
-COMMAND_ERRORS = (HomeUnknown, SourceUnreadable, ReplyTooLarge, TooBusy, Cancelled)
+COMMAND_ERRORS = (
+    HomeUnknown,
+    SourceUnreadable,
+    SessionNotFound,
+    BrokenDatabase,
+    BrokenCompression,
+    ReplyTooLarge,
+    TooBusy,
+    Cancelled,
+)
 
 
 def as_sidecar_error(error: BaseException) -> SidecarError:

@@ -10,6 +10,8 @@ import os
 import re
 from typing import Any, NoReturn
 
+import zstandard
+
 JSON_WHITESPACE = b" \t\r\n"
 MAX_TIMESTAMP_CHARS = 64
 DAY_MS = 86_400_000
@@ -56,22 +58,27 @@ def analyse_agent(agent_dir: str, now_ms: float) -> list[Wire]:
     except (OSError, ValueError):
         index = {}
     sessions = []
-    for folder, kind in (("sessions", "sessions"), ("sessions_archive", "archive")):
+    for folder in ("sessions", "sessions_archive", "session-sqlite-import-archive"):
         path = os.path.join(agent_dir, folder)
-        names = os.listdir(path) if os.path.isdir(path) else []
-        stems = sorted(name.removesuffix(".jsonl") for name in names if is_transcript(name))
-        paths = [os.path.join(path, f"{stem}.jsonl") for stem in stems]
-        sessions += [analyse_session(path, kind, index, now_ms) for path in paths if os.path.isfile(path)]
+        names = sorted(os.listdir(path)) if os.path.isdir(path) else []
+        stems = sorted(name.removesuffix(".jsonl") for name in names if folder == "sessions" and is_transcript(name))
+        archives = [name for name in names if is_archive(name, folder)]
+        paths = [os.path.join(path, name) for name in (*(f"{stem}.jsonl" for stem in stems), *archives)]
+        sessions += [analyse_session(path, index, now_ms) for path in paths if os.path.isfile(path)]
     return sessions
 
 
-def analyse_session(path: str, kind: str, index: dict[str, Wire], now_ms: float) -> Wire:
+def analyse_session(path: str, index: dict[str, Wire], now_ms: float) -> Wire:
     with open(path, "rb") as file:
         data = file.read()
+    if path.endswith(".zst"):
+        data = zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True).read()
     counts = analyse_transcript(data)
     name = wire_name(os.fsencode(os.path.basename(path)))
-    session_id = name.removesuffix(".jsonl")
-    known = index.get(session_id.split("-topic-")[0], {"updatedAt": 0, "totalTokens": 0, "model": None})
+    live = is_transcript(name) and os.path.basename(os.path.dirname(path)) == "sessions"
+    stem, _, ending = name.rpartition(".jsonl")
+    reason = re.match(r"\.(reset|deleted|imported)\b", ending)
+    known = index.get(stem.split("-topic-")[0], {"updatedAt": 0, "totalTokens": 0, "model": None})
     age_days = max(0.0, (now_ms - (known["updatedAt"] or os.stat(path).st_mtime_ns / 1e6)) / DAY_MS)
     if len(data) < 500 or counts["messageCount"] == 0:
         category = "empty"
@@ -81,16 +88,16 @@ def analyse_session(path: str, kind: str, index: dict[str, Wire], now_ms: float)
         category = "valuable"
     return counts | {
         "agent": wire_name(os.fsencode(os.path.basename(os.path.dirname(os.path.dirname(path))))),
-        "sessionId": session_id if kind == "sessions" else name,
+        "sessionId": stem if live else name,
         "filePath": wire_name(os.fsencode(path)),
         "sizeBytes": len(data),
         "ageDays": age_days,
         "totalTokens": known["totalTokens"],
         "model": known["model"],
         "category": category,
-        "kind": kind,
+        "kind": "sessions" if live else "archive",
         "store": "jsonl",
-        "archivedAs": None,
+        "archivedAs": reason[1] if reason else None,
     }
 
 
@@ -110,6 +117,15 @@ def read_index(data: bytes) -> dict[str, Wire]:
         if session_id not in index or known["updatedAt"] >= index[session_id]["updatedAt"]:
             index[session_id] = known
     return index
+
+
+def is_archive(name: str, folder: str) -> bool:
+    if folder == "session-sqlite-import-archive":
+        return re.search(r"\.jsonl\.imported-\d+$", name) is not None and ".trajectory.jsonl" not in name
+    moved = re.search(
+        r"\.jsonl\.(reset|deleted)\.\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(\.\d{3})?Z((\.[0-9a-f]{32})?\.zst)?$", name
+    )
+    return moved is not None or (folder == "sessions_archive" and is_transcript(name))
 
 
 def is_transcript(name: str) -> bool:

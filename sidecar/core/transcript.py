@@ -9,6 +9,7 @@ a slower way to the same answer, tested against ``json`` line by line.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from io import BytesIO
 from json import loads
 from typing import Any
@@ -172,3 +173,22 @@ def _text(raw: msgspec.Raw) -> str | None:
         return None
     value: Any = loads(bytes(view).decode("utf-8", "replace"))
     return str(value)
+
+
+def entry_ids(block: Block) -> Iterator[str | None]:
+    """The id of each entry in ``block`` but headers; ``None`` for a line that is no entry, or one without an id."""
+    buffer, start, end = block
+    while start < end:
+        line_end = buffer.find(b"\n", start, end) + 1 or end
+        line = buffer[start:line_end]
+        start = line_end
+        if not _NOT_BLANK.search(line):
+            continue
+        try:
+            entry: Entry | None = _decode_entry(line)
+        except REJECTED:
+            entry = _decode_loosely(line, 0, len(line))
+        if entry is None:
+            yield None
+        elif entry.type != "session":
+            yield entry.id

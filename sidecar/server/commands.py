@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from sidecar import PROTOCOL_VERSION, __version__
 from sidecar.cancel import CancelToken
 from sidecar.server.process import memory_bytes
+from sidecar.stores.agent import open_transcript
 from sidecar.stores.locations import ActivePaths, expand
 from sidecar.streams.analyze import AnalysisStream, analyze_sessions
 from sidecar.streams.base import Stream
+from sidecar.streams.preview import PreviewStream, preview_session
 from sidecar.text import file_name
 
 if TYPE_CHECKING:
-    from sidecar.server.schema import BatchParams, HandleParams, PathParams
+    from sidecar.server.schema import BatchParams, HandleParams, PathParams, PreviewParams, PreviewStreamParams
 
 Job = Callable[[CancelToken], Any]
 """The work of an eager command; runs in a thread, and its result is the reply's."""
@@ -106,6 +108,21 @@ def analyze_stream(context: Context, params: BatchParams) -> Stream:
     return AnalysisStream(context.openclaw_dir(), params.batch_size)
 
 
+def preview(context: Context, params: PreviewParams) -> Job:
+    openclaw_dir = context.openclaw_dir()
+    return lambda token: preview_session(
+        partial(open_transcript, openclaw_dir, params.agent_id, params.session_id),
+        params.agent_id,
+        params.session_id,
+        token,
+    )
+
+
+def preview_stream(context: Context, params: PreviewStreamParams) -> Stream:
+    transcript = partial(open_transcript, context.openclaw_dir(), params.agent_id, params.session_id)
+    return PreviewStream(transcript, params.agent_id, params.session_id, params.page_size)
+
+
 def _chosen_path(context: Context, params: PathParams) -> str | None:
     """An absolute path; ``None`` takes the choice back, and so does an empty one."""
     return expand(file_name(params.path), context.environ) if params.path else None
@@ -133,5 +150,14 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "analyze_sessions", None, "job", analyze, "Analyses every session, in one answer.", "analyze_sessions_stream"
     ),
+    Command(
+        "preview_session",
+        "PreviewParams",
+        "job",
+        preview,
+        "The messages of a session, in one answer.",
+        "preview_session_stream",
+    ),
+    Command("preview_session_stream", "PreviewStreamParams", "stream", preview_stream, "The messages, in pages."),
     Command("analyze_sessions_stream", "BatchParams", "stream", analyze_stream, "Analyses every session, in batches."),
 )

@@ -42,6 +42,15 @@ class BatchParams(Params):
     batch_size: int | None = None
 
 
+class PreviewParams(Params):
+    agent_id: str
+    session_id: str
+
+
+class PreviewStreamParams(PreviewParams):
+    page_size: int | None = None
+
+
 class HandleParams(Params):
     handle_id: str
 
@@ -50,4 +59,6 @@ class PathParams(Params):
     path: Path | None = None
 
 
-MODELS: dict[str, type[Params]] = {model.__name__: model for model in (BatchParams, HandleParams, PathParams)}
+MODELS: dict[str, type[Params]] = {
+    model.__name__: model for model in (BatchParams, HandleParams, PathParams, PreviewParams, PreviewStreamParams)
+}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import msgspec
 
-from sidecar.core.analysis import ArchivedAs, Kind, SessionAnalysis, StoreName
+from sidecar.core.analysis import Kind, SessionAnalysis
 from sidecar.core.blocks import Block
 
 
@@ -19,15 +19,6 @@ class SessionFile(msgspec.Struct, rename="camel", gc=False):
     agent: str
     kind: Kind
     size_bytes: int
-
-
-class FoundSession(NamedTuple):
-    """A session that a store holds, before anything of it is read. ``session_id`` is unique within the agent."""
-
-    session_id: str
-    kind: Kind
-    store: StoreName
-    archived_as: ArchivedAs
 
 
 class Store(Protocol):
@@ -48,6 +39,3 @@ class Store(Protocol):
 
         A block is valid until the next is asked for. ``OSError`` or ``SidecarError`` where it can't be read.
         """
-
-    def files(self) -> Iterator[SessionFile]:
-        """The rows that this store adds to ``list_session_files``, by ``relative_path``."""

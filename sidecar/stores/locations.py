@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sidecar.errors import HomeUnknown
+from sidecar.errors import HomeUnknown, InvalidParams
+from sidecar.limits import MAX_NAME_BYTES
+from sidecar.text import file_name, wire_name
 
 
 @dataclass(slots=True)
@@ -54,6 +57,26 @@ def list_agents(openclaw_dir: str) -> list[AgentFolder]:
         return []
     with entries:
         return sorted(AgentFolder(entry.name, entry.path) for entry in entries if _may_be_folder(entry))
+
+
+def find_agent(openclaw_dir: str, agent_id: str) -> AgentFolder:
+    """The agent of this name, as on the wire. ``InvalidParams`` if it is no name; ``FileNotFoundError`` without one."""
+    if objection := objection_to_name(agent_id):
+        raise InvalidParams(f"agentId: {objection}")
+    for agent in list_agents(openclaw_dir):
+        if wire_name(agent.name) == agent_id:
+            return agent
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"agents/{agent_id}")
+
+
+def objection_to_name(name: str) -> str | None:
+    """Why a name, as on the wire, can't be that of a file; to be asked before any file is looked at."""
+    if name in {"", ".", ".."} or any(character in name for character in "/\\\0"):
+        return "not a valid name"
+    try:
+        return "the name is too long" if len(os.fsencode(file_name(name))) > MAX_NAME_BYTES else None
+    except UnicodeError:
+        return "not a valid name"
 
 
 def expand(path: str, environ: Mapping[str, str]) -> str:

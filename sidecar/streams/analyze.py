@@ -12,7 +12,7 @@ from sidecar.core.analysis import AgentSessionAnalysis, in_display_order
 from sidecar.core.batching import ChunkBuilder, SessionsChunk
 from sidecar.core.failures import FailedItems, Failure
 from sidecar.limits import DEFAULT_BATCH_SESSIONS, MAX_BATCH_SESSIONS
-from sidecar.stores.jsonl import JsonlStore
+from sidecar.stores.agent import AgentSessions
 from sidecar.stores.locations import list_agents
 from sidecar.streams.base import Event, Events, Outcome, sessions_closing
 
@@ -44,14 +44,14 @@ class AnalysisStream:
         chunks = ChunkBuilder(self._batch_size)
         now_ms = time.time() * 1000
         for folder in list_agents(self._openclaw_dir):
-            store = JsonlStore(folder, token, self._failed)
+            store = AgentSessions(folder, token, self._failed)
             chunks.begin(store.agent)
             for session in store.sessions(now_ms):
                 if session is not None:
                     chunks.add(session)
-                yield Event("sessions:chunk", chunks.take(store.files_total)) if chunks.due else None
+                yield Event("sessions:chunk", chunks.take(store.sessions_total)) if chunks.due else None
             if chunks.counts.total_files:
-                yield Event("sessions:chunk", chunks.take(store.files_total, done=True))
+                yield Event("sessions:chunk", chunks.take(store.sessions_total, done=True))
 
     def sent(self, event: Event) -> None:
         chunk = event.payload
@@ -70,7 +70,7 @@ def analyze_sessions(openclaw_dir: str, token: CancelToken) -> list[AgentSession
     agents: list[AgentSessionAnalysis] = []
     now_ms = time.time() * 1000
     for folder in list_agents(openclaw_dir):
-        store = JsonlStore(folder, token, failed)
+        store = AgentSessions(folder, token, failed)
         agent = AgentSessionAnalysis(agent=store.agent)
         for session in store.sessions(now_ms):
             if session is not None:

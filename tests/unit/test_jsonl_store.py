@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import zstandard
 
 from sidecar.cancel import CancelToken
 from sidecar.core.analysis import SessionAnalysis
@@ -80,7 +81,7 @@ def analysed(root: Path) -> list[Wire]:
     found = Analysed(root)
     sessions = found.rest()
     assert found.failed.first == []
-    assert found.store.files_total == len(sessions)
+    assert found.store.sessions_total == len(sessions)
     return sessions
 
 
@@ -124,11 +125,40 @@ def test_files_beside_the_transcripts_are_no_sessions(agent: Agent) -> None:
         "s1.JSONL.bak",
         ".jsonl",
         "jsonl",
-        "s2.jsonl.reset.2026-11-22T20-15-53.605Z",
-        "s2.jsonl.deleted.2026-11-22T20-16-19.852Z",
+        "s2.jsonl.bak.2026-11-22T20-15-53.605Z",
+        "s2.jsonl.reset.2026-11-22",
+        "s2.trajectory.jsonl.deleted.2026-11-22T20-16-19.852Z",
     ):
         agent.write(name)
     assert ids(analysed(agent.root)) == ["s1"]
+
+
+def test_an_archive_is_named_by_its_file_and_says_what_became_of_the_session(agent: Agent) -> None:
+    reset = "s1.jsonl.reset.2026-11-22T20-15-53.605Z"
+    deleted = "s2-topic-7.jsonl.deleted.2026-11-22T20-16-19.852Z.bfa8201e84bb45fe985078b57cdd216c.zst"
+    imported = "agent_main_main.s3.jsonl.imported-1795378501364"
+    agent.write("s1.jsonl")
+    agent.write(reset)
+    agent.write(deleted, zstandard.compress(TRANSCRIPT))
+    (agent.folder / "session-sqlite-import-archive").mkdir()
+    agent.write(f"../session-sqlite-import-archive/{imported}")
+    found = analysed(agent.root)
+    assert [(session["sessionId"], session["kind"], session["archivedAs"]) for session in found] == [
+        ("s1", "sessions", None),
+        (reset, "archive", "reset"),
+        (deleted, "archive", "deleted"),
+        (imported, "archive", "imported"),
+    ]
+    assert {session["sizeBytes"] for session in found} == {len(TRANSCRIPT)}
+    assert found == oracle.analyse_tree(str(agent.root), NOW_MS)["main"]
+
+
+def test_a_compressed_archive_that_breaks_off_is_a_failed_item(agent: Agent) -> None:
+    agent.write("s1.jsonl")
+    agent.write("s2.jsonl.reset.2026-11-22T20-15-53.605Z.zst", zstandard.compress(TRANSCRIPT)[:-4])
+    found = Analysed(agent.root)
+    assert ids(found.rest()) == ["s1"]
+    assert [failure.path[-5:] for failure in found.failed.first] == ["Z.zst"]
 
 
 def test_names_that_only_resemble_those_of_other_files_are_sessions(agent: Agent) -> None:
@@ -363,11 +393,11 @@ def test_a_file_that_has_vanished_since_it_was_listed_is_no_session_and_no_failu
     for name in "abc":
         agent.write(f"{name}.jsonl")
     found = Analysed(agent.root)
-    assert found.store.files_total == 3
+    assert found.store.sessions_total == 3
     found.step()
     (agent.sessions / "b.jsonl").unlink()
     assert ids(found.rest()) == ["c"]
-    assert found.store.files_total == 2
+    assert found.store.sessions_total == 2
     assert found.failed.count == 0
 
 
@@ -401,7 +431,10 @@ def test_a_fifo_that_took_the_place_of_the_folder_is_a_failed_item_and_holds_not
         os.close(os.open(agent.sessions, os.O_WRONLY | os.O_NONBLOCK))
         reading.join()
     assert not held_up
-    assert [failure.path for failure in found.failed.first] == [str(agent.sessions)]
+    assert [failure.path for failure in found.failed.first] == [
+        str(agent.sessions / "sessions.json"),
+        str(agent.sessions),
+    ]
 
 
 def test_a_folder_or_a_fifo_that_took_a_files_place_is_a_failed_item_and_holds_nothing_up(agent: Agent) -> None:

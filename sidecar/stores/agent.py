@@ -1,0 +1,72 @@
+"""All sessions of one agent as one list: files of both eras and the database, nothing twice."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from sidecar.cancel import CancelToken
+from sidecar.core.analysis import SessionAnalysis
+from sidecar.core.blocks import Block
+from sidecar.core.failures import FailedItems
+from sidecar.errors import InvalidParams
+from sidecar.stores.base import Store
+from sidecar.stores.jsonl import JsonlStore
+from sidecar.stores.locations import AgentFolder, find_agent, objection_to_name
+from sidecar.text import wire_name
+
+DATABASE = os.path.join("agent", "openclaw-agent.sqlite")
+
+
+class AgentSessions:
+    """The stores of one agent. Files come first, then what is in the database alone."""
+
+    def __init__(self, agent: AgentFolder, token: CancelToken, failed: FailedItems) -> None:
+        self.agent = wire_name(agent.name)
+        self._stores: list[Store] = []
+        try:
+            os.stat(agent.path)
+        except OSError as error:  # a loop of links, say: one failed item, not one for each folder that should be in it
+            failed.add(wire_name(agent.path), error)
+            return
+        if not os.path.exists(os.path.join(agent.path, DATABASE)):
+            self._stores = [JsonlStore(agent, token, failed)]
+            return
+        # Homes of the first era need neither SQLite nor zstd.
+        from sidecar.stores.sqlite import SqliteStore
+
+        database = SqliteStore(agent, token, failed)
+        self._stores = [JsonlStore(agent, token, failed, database), database]
+
+    @property
+    def sessions_total(self) -> int:
+        """How many sessions are known; goes down when one vanishes before it is read."""
+        return sum(store.sessions_total for store in self._stores)
+
+    def sessions(self, now_ms: float) -> Iterator[SessionAnalysis | None]:
+        """Analyse one session after another; ``None`` between the blocks of a large one."""
+        for store in self._stores:
+            yield from store.sessions(now_ms)
+
+    def transcript(self, session_id: str) -> Iterator[Block] | None:
+        """The transcript of a session as blocks of whole lines; ``None`` if the agent has none of that id."""
+        # The database first: a file of the same id is a copy of what was in it once.
+        for store in reversed(self._stores):
+            blocks = store.transcript(session_id)
+            if blocks is not None:
+                return blocks
+        return None
+
+
+def open_transcript(openclaw_dir: str, agent_id: str, session_id: str, token: CancelToken) -> Iterator[Block] | None:
+    """The transcript of a session as blocks of whole lines; ``None`` if there is none of that id, or no such agent.
+
+    ``InvalidParams`` if one of the ids can't be a name.
+    """
+    if objection := objection_to_name(session_id):
+        raise InvalidParams(f"sessionId: {objection}")
+    try:
+        agent = find_agent(openclaw_dir, agent_id)
+    except FileNotFoundError:
+        return None
+    return AgentSessions(agent, token, FailedItems()).transcript(session_id)
