@@ -67,6 +67,17 @@ class SessionNotFound(SidecarError):
         super().__init__(f'no such file: agent "{agent_id}" has no session "{session_id}"')
 
 
+class SessionsRefused(SidecarError):
+    """Some sessions were not deleted, after the others were.
+
+    ``details`` are ``deleted``, the number of sessions (or of files, when all are cleared), and ``refused``, a list of
+    ``{sessionId, agent, reason}``.
+    """
+
+    kind, code = "sessions_refused", -32014
+    meaning = "Some sessions were not deleted, each for the reason given; what else was asked is done."
+
+
 class BrokenDatabase(SidecarError):
     kind, code, meaning = "broken_database", -32015, "A database is damaged, or of a form that is not known."
 
@@ -96,6 +107,7 @@ COMMAND_ERRORS = (
     HomeUnknown,
     SourceUnreadable,
     SessionNotFound,
+    SessionsRefused,
     BrokenDatabase,
     BrokenCompression,
     ReplyTooLarge,

@@ -28,7 +28,7 @@ Message = Any
 """One line: a reply or a notification as a ``dict``, or the ``list`` of replies that answers a batch."""
 
 COMMAND = (sys.executable, "-m", "sidecar")
-TERMINALS = frozenset({"sessions:done", "session-preview:done"})
+TERMINALS = frozenset({"sessions:done", "session-preview:done", "session-files:done"})
 WITHIN_S = 20.0
 """How long anything may take that should happen soon, on a machine that is busy with other things."""
 

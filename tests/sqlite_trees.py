@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -222,6 +223,7 @@ class SqliteAgent:
         (self.folder / "sessions").mkdir(exist_ok=True)
         self.connection = open_database(self.path)
         self.connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        self.connection.execute("PRAGMA synchronous = OFF")  # for speed; what is read is the same
         self.connection.execute("PRAGMA journal_mode = WAL")
         self.connection.executescript(f"BEGIN; {_DDL[self.schema]}; PRAGMA user_version = {self.schema}; COMMIT;")
         self.connection.execute("BEGIN")
@@ -242,7 +244,7 @@ class SqliteAgent:
     def add(self, session: Session) -> None:
         self._add_window(session)
         if session.cold:
-            self._add_cold(session)
+            self.add_cold(session)
         else:
             self.add_rows(session.session_id, session.lines, created_at_ms=session.created_at_ms)
 
@@ -298,7 +300,7 @@ class SqliteAgent:
         else:
             self._insert("session_nodes", columns | {"current_session_id": session_id})
 
-    def _add_cold(self, session: Session) -> None:
+    def add_cold(self, session: Session) -> None:
         data = cold_archive(session)
         name = f"{hashlib.sha256(data).hexdigest()}.jsonl.zst"
         self._insert(
@@ -377,4 +379,5 @@ def _identity(line: bytes) -> str | None:
     except ValueError:
         return None
     identity = entry.get("id") if isinstance(entry, dict) else None
-    return identity if isinstance(identity, str) else None
+    # As Node writes a string with half a surrogate pair.
+    return re.sub("[\ud800-\udfff]", "\ufffd", identity) if isinstance(identity, str) else None

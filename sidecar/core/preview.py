@@ -28,7 +28,7 @@ CONTENT_KEY_WITHIN_BYTES = 512
 
 _UNKNOWN_ROLE = "unknown"
 _EMPTY = b'""'
-_QUOTE = 0x22
+_QUOTE, _BRACKET, _BRACE = b'"[{'
 _LIST_AHEAD = b'"content":['
 _NOT_BLANK = re.compile(rb"[^ \t\r\n]")
 
@@ -202,15 +202,17 @@ def _find_loosely(line: memoryview) -> _Found | None:
 
 def _text_of(content: msgspec.Raw) -> bytes:
     """The text of a content of any type, as JSON."""
-    text = bytes(content)
-    if text[0] == _QUOTE:
-        return text
-    if not text.startswith(b"["):
+    first = _first_byte(content)
+    if first == _QUOTE:
+        return bytes(content)
+    if first != _BRACKET:
         return _EMPTY
     try:
-        return _joined_texts(_decode_blocks(text))
+        return _joined_texts(_decode_blocks(content))
     except REJECTED:  # one of them is no object
-        return _joined_texts([_decode_block(value) for value in _decode_values(text) if bytes(value).startswith(b"{")])
+        return _joined_texts(
+            [_decode_block(value) for value in _decode_values(content) if _first_byte(value) == _BRACE]
+        )
 
 
 def _joined_texts(blocks: list[_ContentBlock]) -> bytes:
@@ -227,8 +229,11 @@ def _joined_texts(blocks: list[_ContentBlock]) -> bytes:
 
 def _string(raw: msgspec.Raw) -> str | None:
     """The string that ``raw`` spells, ``None`` for another type."""
-    text = bytes(raw)
-    return _decode_text(_mend_utf8(text)) if text.startswith(b'"') else None
+    return _decode_text(_mend_utf8(bytes(raw))) if raw and _first_byte(raw) == _QUOTE else None
+
+
+def _first_byte(raw: msgspec.Raw) -> int:
+    return memoryview(raw)[0]
 
 
 def _messages(roles: list[str], contents: list[bytes]) -> list[PreviewMessage]:

@@ -12,15 +12,24 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from sidecar import PROTOCOL_VERSION, __version__
 from sidecar.cancel import CancelToken
 from sidecar.server.process import memory_bytes
-from sidecar.stores.agent import open_transcript
+from sidecar.stores.agent import database_files, database_ids, open_transcript
+from sidecar.stores.deletion import clear_all, delete_sessions
 from sidecar.stores.locations import ActivePaths, expand
 from sidecar.streams.analyze import AnalysisStream, analyze_sessions
 from sidecar.streams.base import Stream
+from sidecar.streams.files import SessionFilesStream, list_session_files
 from sidecar.streams.preview import PreviewStream, preview_session
 from sidecar.text import file_name
 
 if TYPE_CHECKING:
-    from sidecar.server.schema import BatchParams, HandleParams, PathParams, PreviewParams, PreviewStreamParams
+    from sidecar.server.schema import (
+        BatchParams,
+        DeleteParams,
+        HandleParams,
+        PathParams,
+        PreviewParams,
+        PreviewStreamParams,
+    )
 
 Job = Callable[[CancelToken], Any]
 """The work of an eager command; runs in a thread, and its result is the reply's."""
@@ -108,6 +117,23 @@ def analyze_stream(context: Context, params: BatchParams) -> Stream:
     return AnalysisStream(context.openclaw_dir(), params.batch_size)
 
 
+def list_files(context: Context, params: None) -> Job:
+    return partial(list_session_files, context.openclaw_dir(), database_files=database_files)
+
+
+def list_files_stream(context: Context, params: BatchParams) -> Stream:
+    return SessionFilesStream(context.openclaw_dir(), params.batch_size, database_files)
+
+
+def delete(context: Context, params: DeleteParams) -> Job:
+    openclaw_dir = context.openclaw_dir()
+    return lambda token: delete_sessions(openclaw_dir, params.agent_id, params.session_ids, token, database_ids)
+
+
+def clear(context: Context, params: None) -> Job:
+    return partial(clear_all, context.openclaw_dir())
+
+
 def preview(context: Context, params: PreviewParams) -> Job:
     openclaw_dir = context.openclaw_dir()
     return lambda token: preview_session(
@@ -150,6 +176,17 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "analyze_sessions", None, "job", analyze, "Analyses every session, in one answer.", "analyze_sessions_stream"
     ),
+    Command(
+        "list_session_files",
+        None,
+        "job",
+        list_files,
+        "Every file in the session folders, in one answer.",
+        "list_session_files_stream",
+    ),
+    Command("list_session_files_stream", "BatchParams", "stream", list_files_stream, "The files, in batches."),
+    Command("delete_sessions_by_ids", "DeleteParams", "job", delete, "Deletes sessions of one agent, by their ids."),
+    Command("clear_all_sessions", None, "job", clear, "Deletes the sessions of all agents that are files."),
     Command(
         "preview_session",
         "PreviewParams",

@@ -42,6 +42,11 @@ class BatchParams(Params):
     batch_size: int | None = None
 
 
+class DeleteParams(Params):
+    agent_id: str
+    session_ids: list[str]
+
+
 class PreviewParams(Params):
     agent_id: str
     session_id: str
@@ -60,5 +65,6 @@ class PathParams(Params):
 
 
 MODELS: dict[str, type[Params]] = {
-    model.__name__: model for model in (BatchParams, HandleParams, PathParams, PreviewParams, PreviewStreamParams)
+    model.__name__: model
+    for model in (BatchParams, DeleteParams, HandleParams, PathParams, PreviewParams, PreviewStreamParams)
 }

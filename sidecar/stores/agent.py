@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from sidecar.cancel import CancelToken
 from sidecar.core.analysis import SessionAnalysis
 from sidecar.core.blocks import Block
 from sidecar.core.failures import FailedItems
 from sidecar.errors import InvalidParams
-from sidecar.stores.base import Store
+from sidecar.stores.base import SessionFile, Store
 from sidecar.stores.jsonl import JsonlStore
 from sidecar.stores.locations import AgentFolder, find_agent, objection_to_name
 from sidecar.text import wire_name
+
+if TYPE_CHECKING:
+    from sidecar.stores.sqlite import SqliteStore
 
 DATABASE = os.path.join("agent", "openclaw-agent.sqlite")
 
@@ -29,14 +33,10 @@ class AgentSessions:
         except OSError as error:  # a loop of links, say: one failed item, not one for each folder that should be in it
             failed.add(wire_name(agent.path), error)
             return
-        if not os.path.exists(os.path.join(agent.path, DATABASE)):
-            self._stores = [JsonlStore(agent, token, failed)]
-            return
-        # Homes of the first era need neither SQLite nor zstd.
-        from sidecar.stores.sqlite import SqliteStore
-
-        database = SqliteStore(agent, token, failed)
-        self._stores = [JsonlStore(agent, token, failed, database), database]
+        database = _database(agent, token, failed)
+        self._stores = [JsonlStore(agent, token, failed, database)]
+        if database is not None:
+            self._stores.append(database)
 
     @property
     def sessions_total(self) -> int:
@@ -56,6 +56,27 @@ class AgentSessions:
             if blocks is not None:
                 return blocks
         return None
+
+
+def database_files(agent: AgentFolder, token: CancelToken, failed: FailedItems) -> Iterable[SessionFile]:
+    """The rows that an agent's database adds to ``list_session_files``, by ``relative_path``."""
+    database = _database(agent, token, failed)
+    return database.files() if database else ()
+
+
+def database_ids(agent: AgentFolder) -> Container[str]:
+    """The ids, as on the wire, of what is in an agent's database: its sessions, and its archives by their names."""
+    database = _database(agent, CancelToken(), FailedItems())
+    return database.ids() if database else ()
+
+
+def _database(agent: AgentFolder, token: CancelToken, failed: FailedItems) -> SqliteStore | None:
+    if not os.path.exists(os.path.join(agent.path, DATABASE)):
+        return None
+    # Homes of the first era need neither SQLite nor zstd.
+    from sidecar.stores.sqlite import SqliteStore
+
+    return SqliteStore(agent, token, failed)
 
 
 def open_transcript(openclaw_dir: str, agent_id: str, session_id: str, token: CancelToken) -> Iterator[Block] | None:

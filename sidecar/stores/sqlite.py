@@ -80,6 +80,14 @@ class SqliteStore:
         place = bisect_left(self._ids, sought)
         return place < len(self._ids) and self._ids[place] == sought
 
+    def ids(self) -> set[str]:
+        """The ids, as on the wire, of the sessions here and of the archives that are nowhere else."""
+        try:
+            self._list()
+            return {wire_name(place.name) for place in chain(self._live_places(), self._archive_places())}
+        finally:
+            self.close()
+
     def holds_entries(self, session_id: str, entry_ids: Iterable[str]) -> bool:
         """Whether the session is in the database with all entries of these ids; False if that can't be read."""
         try:

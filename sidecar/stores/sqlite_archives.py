@@ -126,11 +126,11 @@ class PieceReader:
         self.progress = Progress()
         name, storage, archived_at, _ = self._cold_row(session_id)
         self.progress.written_at_ms = time_ms(archived_at)
+        if not _COLD_NAME.fullmatch(str(name)):
+            raise BrokenDatabase(f"the session is in cold storage, under a name that OpenClaw doesn't give: {name}")
         if storage == "sqlite":
             yield from self._lines_of_events(self._read(ZstdReader(BlobReader(self._database, COLD, name))))
             return
-        if not _COLD_NAME.fullmatch(str(name)):
-            raise BrokenDatabase(f"the session is in cold storage, under a name that OpenClaw doesn't give: {name}")
         try:
             file = open_regular(os.path.join(self._cold_folder, name))
         except FileNotFoundError:

@@ -92,7 +92,7 @@ class Database:
             self._token.check()
             try:
                 result = _in_transaction(self._connection or self._open(), work)
-            except sqlite3.Error as error:
+            except (sqlite3.Error, UnicodeDecodeError) as error:
                 moved = self._moved()
                 if not moved and not _is_busy(error):
                     raise _described(error) from None
@@ -279,15 +279,17 @@ def _is_on_shared_file_system(path: str) -> bool:
     return False
 
 
-def _is_busy(error: sqlite3.Error) -> bool:
+def _is_busy(error: Exception) -> bool:
     return _code(error) in _BUSY
 
 
-def _code(error: sqlite3.Error) -> int:
+def _code(error: Exception) -> int:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
-def _described(error: sqlite3.Error) -> SidecarError:
+def _described(error: Exception) -> SidecarError:
+    if isinstance(error, UnicodeDecodeError):  # what sqlite3 raises where SQLite's own message is no UTF-8
+        return BrokenDatabase("the database is damaged: what should be text in it is none")
     match _code(error):
         case sqlite3.SQLITE_NOTADB:
             return BrokenDatabase("the file is not an SQLite database, or is encrypted")

@@ -13,7 +13,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from sidecar.core.analysis import ArchivedAs
 from sidecar.core.blocks import Block
@@ -198,7 +198,7 @@ class LiveReader:
             with closing(connection.execute(self._small, self._unread(page))) as rows:
                 for next_seq, next_created_at, row_number, text, frame in rows:
                     line = text
-                    if frame is not None and line is None:
+                    if line is None and type(frame) is bytes:
                         line = _decompressed(next_seq, frame, BLOCK_BYTES - end - 1)
                         if line is None:
                             stopped_at = "large"
@@ -217,6 +217,8 @@ class LiveReader:
                     seq, created_at = next_seq, next_created_at
         except sqlite3.DataError:
             stopped_at = "large"
+        if type(seq) is not int:  # though the table is strict: its pages may be damaged
+            raise BrokenDatabase("the database is damaged: a row has no number")
         if count:
             page.after = seq
             page.rows += count
@@ -230,8 +232,7 @@ class LiveReader:
 
     def _add_large(self, connection: sqlite3.Connection, page: Progress) -> bool:
         """Add the next row, whatever its size, if the page is empty or it fits; False if not."""
-        row = connection.execute(self._next, self._unread(page)).fetchone()
-        seq, created_at, row_number, text_type, frame_type = row
+        seq, created_at, row_number, text_type, frame_type = self._next_row(connection, page)
         is_text = text_type != b"null"
         if (text_type if is_text else frame_type) not in (b"text", b"blob"):
             raise _undecodable(seq, _NEITHER)
@@ -258,15 +259,21 @@ class LiveReader:
         try:
             with closing(connection.execute(self._sizes, self._unread(page))) as rows:
                 for seq, created_at, row_number, size_bytes in rows:
-                    if not isinstance(size_bytes, int):
+                    if type(seq) is not int or type(size_bytes) is not int:
                         raise _undecodable(seq, _NEITHER)
                     page.count(seq, created_at, row_number, size_bytes)
         except sqlite3.DataError:
-            seq, created_at, row_number, *_ = connection.execute(self._next, self._unread(page)).fetchone()
+            seq, created_at, row_number, *_ = self._next_row(connection, page)
             with connection.blobopen(EVENTS, "event_json", row_number, readonly=True) as blob:
                 page.count(seq, created_at, row_number, len(blob))
         else:
             _is_cut_off(page, page.rows - rows_before, MAX_PAGE_SIZES)
+
+    def _next_row(self, connection: sqlite3.Connection, page: Progress) -> tuple[int, Any, int, Any, Any]:
+        row = connection.execute(self._next, self._unread(page)).fetchone()
+        if row is None or type(row[0]) is not int:
+            raise BrokenDatabase("the database is damaged: a row has no number")
+        return cast("tuple[int, Any, int, Any, Any]", row)
 
     def _unread(self, page: Progress) -> dict[str, Any]:
         return {**self._bound, "after": page.after, "last": page.last}

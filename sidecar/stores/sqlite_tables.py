@@ -123,7 +123,10 @@ def read_index(database: Database, table: str, remember: Callable[[bytes], None]
                     last = key
         except sqlite3.DataError:
             bound = {"after": after if last is None else last}
-            last, row_number = connection.execute(next_large, bound).fetchone()
+            found = connection.execute(next_large, bound).fetchone()
+            if found is None:
+                raise BrokenDatabase("the database is damaged: its session index ends early") from None
+            last, row_number = found
             with connection.blobopen(table, "entry_json", row_number, readonly=True) as blob:
                 remember(blob.read() if len(blob) <= MAX_INDEX_ENTRY_BYTES else b"")
         return last

@@ -24,9 +24,10 @@ from tests.transcripts.sample_home import write_sample_home
 TRANSCRIPTS = sorted(FOLDER.glob("*.jsonl"))
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("transcripts")
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """One for each transcript: some delete what is in it."""
+    home = tmp_path / "home"
     write_sample_home(home)
     return home
 
