@@ -143,7 +143,7 @@ def _pieces(fd: int, size_bytes: int, token: CancelToken) -> Iterator[list[_Inde
         if not piece.endswith(_MEMBER_END) or len(piece) < retry_at_bytes:
             continue
         piece[-2:] = b"}"
-        sessions = _decode(piece)
+        sessions = decode_members(piece)
         if sessions is None:
             piece[-1:] = b",\n"
             retry_at_bytes = 2 * len(piece)
@@ -153,13 +153,13 @@ def _pieces(fd: int, size_bytes: int, token: CancelToken) -> Iterator[list[_Inde
         last_was_whole = True
     if last_was_whole and _NO_MEMBER.fullmatch(piece):
         raise BrokenIndex("the session index ends in a comma")
-    sessions = None if blocks.overlong else _decode(piece)
+    sessions = None if blocks.overlong else decode_members(piece)
     if sessions is None:
         raise BrokenIndex("the session index is not a JSON object")
     yield sessions
 
 
-def _decode(text: bytearray) -> list[_IndexedSession] | None:
+def decode_members(text: bytearray) -> list[_IndexedSession] | None:
     """The sessions of a JSON object, ``None`` if ``text`` is not one."""
     try:
         return list(_decode_members(text).values())

@@ -20,8 +20,7 @@ from sidecar.errors import Cancelled, SidecarError
 from sidecar.limits import MAX_REREADS
 from sidecar.stores.base import SessionFile
 from sidecar.stores.locations import AgentFolder
-from sidecar.stores.session_index import BrokenIndex, SessionIndex
-from sidecar.stores.session_index import _decode as decode_members
+from sidecar.stores.session_index import BrokenIndex, SessionIndex, decode_members
 from sidecar.stores.sqlite_open import Database
 from sidecar.stores.sqlite_rows import Rewritten, Vanished
 from sidecar.stores.sqlite_tables import (
