@@ -10,7 +10,7 @@ from sidecar.cancel import CancelToken
 from sidecar.core.analysis import SessionAnalysis
 from sidecar.core.blocks import Block
 from sidecar.core.failures import FailedItems
-from sidecar.errors import InvalidParams
+from sidecar.errors import InvalidParams, SourceUnreadable
 from sidecar.stores.base import SessionFile, Store
 from sidecar.stores.jsonl import JsonlStore
 from sidecar.stores.locations import AgentFolder, find_agent, objection_to_name
@@ -65,9 +65,16 @@ def database_files(agent: AgentFolder, token: CancelToken, failed: FailedItems) 
 
 
 def database_ids(agent: AgentFolder) -> Container[str]:
-    """The ids, as on the wire, of what is in an agent's database: its sessions, and its archives by their names."""
-    database = _database(agent, CancelToken(), FailedItems())
-    return database.ids() if database else ()
+    """The ids, as on the wire, of what is in an agent's database: sessions, and archives by their names.
+
+    ``SourceUnreadable`` if it can't be read: then nothing is known not to be in it, and nothing may be deleted for that.
+    """
+    failed = FailedItems()
+    database = _database(agent, CancelToken(), failed)
+    ids = database.ids() if database else set[str]()
+    if failed.count:
+        raise SourceUnreadable(f"{failed.first[0].path}: {failed.first[0].error}")
+    return ids
 
 
 def _database(agent: AgentFolder, token: CancelToken, failed: FailedItems) -> SqliteStore | None:

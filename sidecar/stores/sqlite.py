@@ -63,6 +63,7 @@ class SqliteStore:
         self._transcripts: Transcripts | None = None
         self._ids: list[str] = []
         self._archives: list[ArchiveRow] = []
+        self._beside: list[ArchiveRow] = []
         self._listed = False
         self._vanished = 0
 
@@ -80,10 +81,11 @@ class SqliteStore:
         return place < len(self._ids) and self._ids[place] == sought
 
     def ids(self) -> set[str]:
-        """The ids, as on the wire, of the sessions here and of the archives that are nowhere else."""
+        """The ids, as on the wire, of all sessions and archives here, also of archives that are files as well."""
         try:
             self._list()
-            return {wire_name(place.name) for place in chain(self._live_places(), self._archive_places())}
+            archives = (row.name for row in chain(self._archives, self._beside))
+            return {wire_name(name) for name in chain(self._ids, archives)}
         finally:
             self.close()
 
@@ -166,7 +168,8 @@ class SqliteStore:
             if transcripts is not None:
                 self._ids.extend(session_ids(self._database, transcripts.tables))
                 rows = archive_rows(self._database, transcripts.tables)
-                self._archives.extend(row for row in rows if not self._lies_beside(row.name))
+                for row in rows:
+                    (self._beside if self._lies_beside(row.name) else self._archives).append(row)
         except Cancelled:
             self.close()
             raise

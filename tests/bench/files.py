@@ -6,26 +6,18 @@ Each figure is of a sidecar over pipes, as its client sees it: does the list nee
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import random
 import statistics
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
-from sidecar.server import commands
-from sidecar.server.commands import Command
-from sidecar.streams.files import SessionFilesStream, list_session_files
-from tests.bench.__main__ import _mib, _ms, _pipe, settled_bytes, status_bytes
+from tests.bench.__main__ import Sidecar, _mib, _ms, settled_bytes, status_bytes
 from tests.bench.corpora import ROOT
 
 COUNTS = (1_000, 100_000)
@@ -59,77 +51,41 @@ def tree(count: int) -> Path:
     return path.resolve()
 
 
-def serve() -> None:
-    """Run a sidecar that has both commands, whether or not the table has them yet."""
-    if "list_session_files" not in {command.name for command in commands.COMMANDS}:
-        commands.COMMANDS += (
-            Command(
-                "list_session_files",
-                None,
-                "job",
-                lambda context, _: partial(list_session_files, context.openclaw_dir()),
-                "",
-            ),
-            Command(
-                "list_session_files_stream",
-                "BatchParams",
-                "stream",
-                lambda context, params: SessionFilesStream(context.openclaw_dir(), params.batch_size),
-                "",
-            ),
-        )
-    from sidecar.server.stdio import serve_stdio
-
-    sys.exit(serve_stdio())
-
-
 def listing(openclaw_dir: Path, method: str) -> Listing:
-    environ = {**os.environ, "CLAWPAL_OPENCLAW_DIR": str(openclaw_dir)}
-    arguments = [sys.executable, "-m", "tests.bench.files", "--serve"]
-    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ) as process:
-        stdin, stdout = _pipe(process.stdin), _pipe(process.stdout)
-
-        def send(name: str) -> None:
-            stdin.write(json.dumps({"jsonrpc": "2.0", "id": 1, "method": name}).encode() + b"\n")
-            stdin.flush()
-
-        send("ping")
-        stdout.readline()
-        idle_bytes = settled_bytes(process.pid)
-        Path(f"/proc/{process.pid}/clear_refs").write_text("5")
-        sizes: list[int] = []
-        files = 0
-        first_s = 0.0
-        started_s = time.perf_counter()
-        send(method)
-        for line in _lines(stdout, method):
-            first_s = first_s or time.perf_counter()
-            sizes.append(len(line))
-            files += line.count(b'"relativePath":')
-        wall_s = time.perf_counter() - started_s
-        above_idle_bytes = status_bytes(process.pid, "VmHWM") - idle_bytes
-        stdin.close()
-        process.wait()
+    sidecar = Sidecar(openclaw_dir)
+    sidecar.call("ping")
+    pid = sidecar.process.pid
+    idle_bytes = settled_bytes(pid)
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+    sizes: list[int] = []
+    files = 0
+    first_s = 0.0
+    started_s = time.perf_counter()
+    sidecar.send(method)
+    for line in _lines(sidecar, method):
+        first_s = first_s or time.perf_counter()
+        sizes.append(len(line))
+        files += line.count(b'"relativePath":')
+    wall_s = time.perf_counter() - started_s
+    above_idle_bytes = status_bytes(pid, "VmHWM") - idle_bytes
+    sidecar.close()
     return Listing(first_s - started_s, wall_s, max(sizes), sum(sizes), above_idle_bytes, files)
 
 
-def _lines(stdout: IO[bytes], method: str) -> Iterator[bytes]:
+def _lines(sidecar: Sidecar, method: str) -> Iterator[bytes]:
     """The lines that carry files: the eager reply, or the chunks of the stream up to its terminal."""
-    reply = stdout.readline()
+    reply = sidecar.line()
     if method == "list_session_files":
         yield reply
         return
-    while b'"method":"session-files:done"' not in (line := stdout.readline())[:80]:
+    while b'"method":"session-files:done"' not in (line := sidecar.line())[:80]:
         yield line
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.files", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.serve:
-        serve()
     table = Table("files", "form", "first files", "all files", "longest line", "all lines", "peak above idle")
     for count in COUNTS:
         for form, method in (("stream", "list_session_files_stream"), ("eager", "list_session_files")):

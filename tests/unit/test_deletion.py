@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.cancel import CancelToken
@@ -306,6 +306,7 @@ def test_an_unknown_id_is_refused_with_no_such_file(home: Home, name: str) -> No
     assert home.names() == {*OWN, "sessions.json"}
 
 
+@settings(max_examples=60)
 @given(st.text(max_size=12) | st.sampled_from([*OWN, *OTHERS]) | st.text("abc./\\\0-", max_size=8))
 def test_whatever_the_id_nothing_but_that_session_is_deleted(session_id: str) -> None:
     with tempfile.TemporaryDirectory() as folder:

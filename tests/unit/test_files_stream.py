@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.cancel import CancelToken
@@ -28,7 +28,6 @@ from sidecar.streams import files
 from sidecar.streams.base import Event, Outcome
 from sidecar.streams.files import (
     DEFAULT_BATCH_FILES,
-    LISTED_A_STEP,
     MAX_BATCH_FILES,
     FileChunkBuilder,
     SessionFilesDone,
@@ -194,6 +193,7 @@ NAMES = st.text("a0.-/_ é\uffff", min_size=1, max_size=4) | st.sampled_from(["a
 FOLDERS = st.sampled_from(["sessions", "sessions_archive", "sessions", "agent"])
 
 
+@settings(max_examples=60)
 @given(st.sets(st.tuples(NAMES, FOLDERS, NAMES, NAMES | st.just("")), max_size=25), st.sampled_from([None, 1, 3]))
 def test_the_order_is_that_of_all_paths_sorted_whatever_the_tree(
     tree: set[tuple[str, str, str, str]], batch_size: int | None
@@ -213,11 +213,14 @@ def test_the_order_is_that_of_all_paths_sorted_whatever_the_tree(
         assert streamed(Path(folder), batch_size)[0] == found
 
 
-def test_a_folder_of_more_names_than_are_listed_in_a_step_is_sorted_too(tmp_path: Path) -> None:
-    write(tmp_path, *(f"main/sessions/{number * 7919 % 2500:04}" for number in range(LISTED_A_STEP * 5 // 2)))
+def test_a_folder_of_more_names_than_are_listed_in_a_step_is_sorted_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "LISTED_A_STEP", 10)
+    write(tmp_path, *(f"main/sessions/{number * 7919 % 95:04}" for number in range(95)))
     found, done = streamed(tmp_path)
     assert paths(found) == by_the_book(str(tmp_path))
-    assert done.total_files == LISTED_A_STEP * 5 // 2
+    assert done.total_files == 95
 
 
 def test_a_chain_of_more_folders_than_python_can_recurse_into_is_walked(tmp_path: Path) -> None:
@@ -354,7 +357,8 @@ def test_a_chunk_goes_out_while_the_next_folder_is_still_being_listed(
         clock.advance(CHUNK_AGE_MS + 1 if "/b/" in path else 0)
         return os.scandir(path)
 
-    write(tmp_path, "a/sessions/x", *(f"b/sessions/{number}" for number in range(LISTED_A_STEP + 1)))
+    write(tmp_path, "a/sessions/x", "b/sessions/x", "b/sessions/y")
+    monkeypatch.setattr(files, "LISTED_A_STEP", 1)
     monkeypatch.setattr(files, "os", SimpleNamespace(path=os.path, stat=os.stat, scandir=scandir))
     first = next(made(SessionFilesStream(str(tmp_path))))
     assert [file["agent"] for file in msgspec.to_builtins(first.payload)["files"]] == ["a"]
@@ -386,13 +390,14 @@ def test_a_cancelled_token_stops_while_a_folder_is_listed(tmp_path: Path, monkey
             yield (entry for entry in entries if next(seen) >= 0)
 
     seen = itertools.count()
-    write(tmp_path, *(f"main/sessions/{number}" for number in range(3 * LISTED_A_STEP)))
+    write(tmp_path, *(f"main/sessions/{number}" for number in range(30)))
+    monkeypatch.setattr(files, "LISTED_A_STEP", 10)
     monkeypatch.setattr(files, "os", SimpleNamespace(path=os.path, stat=os.stat, scandir=scandir))
     token = CancelToken()
     token.cancel()
     with pytest.raises(Cancelled):
         list_session_files(str(tmp_path), token)
-    assert next(seen) == LISTED_A_STEP
+    assert next(seen) == 10
 
 
 def test_a_cancel_within_a_database_is_a_cancel_and_no_failed_item(tmp_path: Path) -> None:
