@@ -67,7 +67,7 @@ def database_files(agent: AgentFolder, token: CancelToken, failed: FailedItems) 
 def database_ids(agent: AgentFolder) -> Container[str]:
     """The ids, as on the wire, of what is in an agent's database: sessions, and archives by their names.
 
-    ``SourceUnreadable`` if it can't be read: then nothing is known not to be in it, and nothing may be deleted for that.
+    ``SourceUnreadable`` if it can't be read: nothing is known then not to be in it, so nothing may be deleted.
     """
     failed = FailedItems()
     database = _database(agent, CancelToken(), failed)
