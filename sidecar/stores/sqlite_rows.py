@@ -102,6 +102,8 @@ class Progress:
     after: int = _BEFORE_ALL
     last: int = _AFTER_ALL
     generation: Any = None
+    # A row that was read, and its text, by which to know whether they were rewritten where there is no generation.
+    mark: tuple[int, bytes] | None = None
 
     def count(self, seq: int, created_at: Any, row_number: int, size_bytes: int) -> None:
         self.after = seq
@@ -115,8 +117,8 @@ class LiveReader:
     """Reads the rows of one session after another as they stood when its reading began: later ones are a later state.
 
     That they are of one state is seen by the generation that OpenClaw gives them anew when it rewrites them, and where
-    there is none (schema 8) by their count and the numbers that SQLite gave them. ``progress`` tells of the session
-    that is being read.
+    there is none (schema 8) by their count, the numbers that SQLite gave them, and the text of one. ``progress`` tells
+    of the session that is being read.
     """
 
     def __init__(self, database: Database, tables: Tables, lines: Lines) -> None:
@@ -134,6 +136,7 @@ class LiveReader:
         unread = f"FROM {EVENTS} {_THIS} AND seq > :after AND seq <= :last ORDER BY seq"
         self._state = f"SELECT max(seq), {generation} FROM {EVENTS} {_THIS}"
         self._numbers = f"SELECT count(*), sum(rowid) FROM {EVENTS} {_THIS} AND seq <= :after"
+        self._marked = f"SELECT event_json FROM {EVENTS} {_THIS} AND seq = :after"
         self._small = f"SELECT seq, created_at, rowid, event_json, {frame} {unread} LIMIT {MAX_PAGE_ROWS}"
         self._sizes = f"SELECT seq, created_at, rowid, {size} {unread} LIMIT {MAX_PAGE_SIZES}"
         self._next = f"SELECT seq, created_at, rowid, typeof(event_json), typeof({frame}) {unread} LIMIT 1"
@@ -177,8 +180,18 @@ class LiveReader:
             raise Rewritten
         if generation is None:
             numbers = connection.execute(self._numbers, self._unread(page)).fetchone()
-            if numbers != (page.rows, page.row_numbers):
+            if numbers != (page.rows, page.row_numbers) or not self._is_as_marked(connection, page):
                 raise Rewritten
+
+    def _is_as_marked(self, connection: sqlite3.Connection, page: Progress) -> bool:
+        if page.mark is None:
+            return True
+        seq, text = page.mark
+        try:
+            row = connection.execute(self._marked, {**self._bound, "after": seq}).fetchone()
+        except sqlite3.DataError:
+            return False
+        return bool(row == (text,))
 
     def _fill(self, connection: sqlite3.Connection, page: Progress) -> None:
         self._lines.clear()
@@ -192,7 +205,7 @@ class LiveReader:
         buffer, end = self._lines.buffer, self._lines.end
         stopped_at: Literal["full", "large", "last"] = "last"
         count = row_numbers = 0
-        seq, created_at = page.after, None
+        seq, created_at, mark = page.after, None, page.mark
         # All in one place: a call for each row would take longer than to read it.
         try:
             with closing(connection.execute(self._small, self._unread(page))) as rows:
@@ -215,6 +228,8 @@ class LiveReader:
                     count += 1
                     row_numbers += row_number
                     seq, created_at = next_seq, next_created_at
+                    if text is not None:
+                        mark = (seq, text)
         except sqlite3.DataError:
             stopped_at = "large"
         if type(seq) is not int:  # though the table is strict: its pages may be damaged
@@ -225,6 +240,7 @@ class LiveReader:
             page.row_numbers += row_numbers
             page.size_bytes += end - self._lines.end
             page.written_at_ms = time_ms(created_at)
+            page.mark = mark
             self._lines.end = end
         if stopped_at == "last":
             return "full" if _is_cut_off(page, count, MAX_PAGE_ROWS) else "last"

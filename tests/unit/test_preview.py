@@ -222,6 +222,9 @@ MESSAGES = {
     "a bash execution": (b'{"type":"message","message":{"role":"bashExecution","output":"o"}}', ("bashExecution", "")),
     "no role": (b'{"type":"message","message":{"content":"hi"}}', ("unknown", "hi")),
     "no role beside a list": (b'{"type":"message","message":{"content":[{"text":"hi"}]}}', ("unknown", "hi")),
+    "no role beside a lone surrogate": (b'{"type":"message","message":{"content":"\\ud83d"}}', ("unknown", "\ufffd")),
+    "an empty role": (of_content(b'"hi"', b""), ("", "hi")),
+    "an empty role beside a lone surrogate": (of_content(b'"\\ud83d"', b""), ("", "\ufffd")),
     "null as role": (USER.replace(b'"user"', b"null"), ("unknown", "hi")),
     "a number as role": (USER.replace(b'"user"', b"7"), ("unknown", "hi")),
     "an object as role": (USER.replace(b'"user"', b'{"role":"user"}'), ("unknown", "hi")),
@@ -256,6 +259,7 @@ OTHER_LINES = {
     "another type with a list": (of_content(b'[{"text":"a"}]').replace(b'"message",', b'"custom_message",', 1), 0),
     "another type with a text as message": (b'{"type":"custom","message":"hi"}', 0),
     "no type": (b'{"message":{"role":"user","content":"hi"}}', 0),
+    "no type and a text as message": (b'{"message":"hi"}', 0),
     "a number as type": (USER.replace(b'"message",', b"7,", 1), 0),
     "a type with invalid UTF-8": (USER.replace(b'"message",', b'"message\xff",', 1), 0),
     "a type given twice, the second wrong": (USER.replace(b'"message",', b'"message","type":null,', 1), 0),
@@ -315,6 +319,9 @@ ODD_LINES = [
 def test_a_line_that_is_longer_than_a_block_is_shown_like_a_short_one(line: bytes) -> None:
     filler = b'"filler":"\xff\\\\' + b"x" * BLOCK_BYTES + b'",'
     data = USER + b"\n" + line.replace(b"{", b"{" + filler, 1).replace(b',"}', b'"}') + b"\n" + USER
+    assert previewed(data) == shown(data)
+    # and as the last one, which need not have a line feed
+    data = data.removesuffix(b"\n" + USER)
     assert previewed(data) == shown(data)
 
 
@@ -498,10 +505,10 @@ def taken(pages: PageBuilder, messages: list[PreviewMessage]) -> list[PreviewPag
 
 def test_a_page_goes_out_when_it_holds_as_many_messages_as_a_page(clock: Clock) -> None:
     pages = PageBuilder(3, clock)
-    assert [len(page.messages) for page in taken(pages, [message()] * 8)] == [3, 3]
-    assert pages.waiting
-    assert len(pages.take().messages) == 2
+    assert [len(page.messages) for page in taken(pages, [message()] * 3)] == [3]
     assert not pages.waiting
+    assert [len(page.messages) for page in taken(pages, [message()] * 8)] == [3, 3]
+    assert len(pages.take().messages) == 2
 
 
 def test_messages_that_are_read_together_are_cut_into_pages_in_order(clock: Clock) -> None:
@@ -716,8 +723,10 @@ def test_a_cancelled_stream_stops_before_the_next_block_and_says_what_it_has_sen
 
 def test_a_cancelled_stream_counts_only_what_was_sent() -> None:
     stream = stream_of((USER + b"\n") * 50, 10)
-    events = sent(stream)
-    next(events), next(events)
+    made = [event for event in stream.events(CancelToken()) if event is not None]
+    assert len(made) == 5
+    stream.sent(made[0])
+    stream.sent(made[1])
     assert ended(stream, Outcome(cancelled=True))[-1][1]["totalMessages"] == 20
 
 
@@ -754,6 +763,13 @@ def test_a_block_without_a_byte_stands_for_a_record_that_was_too_long() -> None:
     stream = PreviewStream(overlong, "main", "s1")
     assert sum(page_sizes(stream)) == 2
     assert ended(stream, Outcome())[-1][1]["skippedLines"] == 1
+
+
+def test_the_eager_answer_is_whole_where_much_lies_between_two_messages() -> None:
+    other = b'{"type":"custom","data":"%b"}\n' % (b"x" * 2_000) * 50
+    data = other + USER + b"\n" + other + USER + b"\n" + other
+    answer = preview_session(lambda token: blocks_of(data), "main", "s1", CancelToken())
+    assert json.loads(encode(answer)) == [{"role": "user", "content": "hi"}] * 2
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3_000])
