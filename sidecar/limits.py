@@ -46,3 +46,53 @@ CHUNK_AGE_MS = 50
 FIRST_CHUNK_AGE_MS = 10
 MAX_REPORTED_FAILURES = 20
 MAX_NAMED_REFUSALS = 3
+
+# Compressed transcripts
+ZSTD_READ_BYTES = 64 * KIB
+# What is fed at once bounds what can come out at once: the densest frame turns 4 bytes into 128 KiB, so this turns into
+# 8 MiB at most. It costs half the speed; zstandard's stream_reader has a bound, but can't tell a cut-off frame.
+ZSTD_FEED_BYTES = 256
+ZSTD_GROWTH_BYTES = 16 * KIB
+MAX_ZSTD_WINDOW_BYTES = 8 * MIB
+
+# SQLite
+SQLITE_CACHE_KIB = 256
+SQLITE_BUSY_TIMEOUT_S = 0.05
+SQLITE_RETRY_S = 0.005
+SQLITE_LOOK_S = 0.02
+MAX_SQLITE_BUSY_S = 5.0
+SETTLED_NS = 20_000_000
+COPY_CHECK_S = 0.02
+MAX_CHILD_ERROR_BYTES = 500
+MAX_PAGE_IDS = 250
+MAX_PAGE_ROWS = 4_096
+MAX_PAGE_SIZES = 512
+MAX_BOUND_IDS = 500
+MAX_SOUGHT_IDS = 10_000
+MAX_SMALL_VALUE_BYTES = 64 * KIB
+MAX_INDEX_ENTRY_BYTES = 16 * MIB
+ROW_PIECE_BYTES = 64 * KIB
+
+# Deleting
+LOCK_STALE_S = 30 * 60
+"""A lock that names no process counts for this long; OpenClaw's own figure."""
+MAX_LOCK_BYTES = 4 * KIB
+INDEX_LOCK_WAIT_S = 5.0
+INDEX_LOCK_POLL_S = 0.025
+MAX_INDEX_TRIES = 10
+
+# Previews
+DEFAULT_PAGE_MESSAGES = 100
+MAX_PAGE_MESSAGES = 500
+PAGE_BYTES = 256 * KIB
+PAGE_AGE_MS = 50
+FIRST_PAGE_AGE_MS = 10
+UTF8_CHECK_BYTES = 64 * KIB
+CONTENT_KEY_WITHIN_BYTES = 512
+KEPT_FREE_BYTES = 2 * MIB
+
+# Lists of files
+DEFAULT_BATCH_FILES = 500
+MAX_BATCH_FILES = 2_000
+LISTED_FILES_A_STEP = 1_000
+"""Names between two looks at whether a chunk is due while a folder is listed."""

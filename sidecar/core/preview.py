@@ -17,14 +17,16 @@ import msgspec
 
 from sidecar.core.blocks import Block
 from sidecar.core.transcript import REJECTED
-from sidecar.limits import BLOCK_BYTES, DECODE_BYTES, KIB
+from sidecar.limits import (
+    BLOCK_BYTES,
+    CONTENT_KEY_WITHIN_BYTES,
+    DECODE_BYTES,
+    FIRST_PAGE_AGE_MS,
+    PAGE_AGE_MS,
+    PAGE_BYTES,
+    UTF8_CHECK_BYTES,
+)
 from sidecar.text import mend_surrogates
-
-PAGE_BYTES = 256 * KIB
-PAGE_AGE_MS = 50
-FIRST_PAGE_AGE_MS = 10
-UTF8_CHECK_BYTES = 64 * KIB
-CONTENT_KEY_WITHIN_BYTES = 512
 
 _UNKNOWN_ROLE = "unknown"
 _EMPTY = b'""'

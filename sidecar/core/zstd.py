@@ -10,13 +10,8 @@ import zstandard
 
 from sidecar.core.blocks import ReadInto
 from sidecar.errors import BrokenCompression
+from sidecar.limits import MAX_ZSTD_WINDOW_BYTES, ZSTD_FEED_BYTES, ZSTD_GROWTH_BYTES, ZSTD_READ_BYTES
 
-READ_BYTES = 64 * 1024
-# What is fed at once bounds what can come out at once: the densest frame turns 4 bytes into 128 KiB, so this turns into
-# 8 MiB at most. It costs half the speed; zstandard's stream_reader has a bound, but can't tell a cut-off frame.
-FEED_BYTES = 256
-GROWTH_BYTES = 16 * 1024
-MAX_WINDOW_BYTES = 8 * 1024 * 1024
 HEADER_BYTES = 18
 
 
@@ -53,12 +48,12 @@ class ZstdReader:
 
     def __init__(self, read_into: ReadInto) -> None:
         self._source = read_into
-        self._input = memoryview(bytearray(READ_BYTES))
+        self._input = memoryview(bytearray(ZSTD_READ_BYTES))
         self._waiting = self._input[:0]
         self._ready = memoryview(b"")
         # One of its own: it holds as much as the frame's window, and that goes with it.
-        self._decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES)
-        self._frame = self._decompressor.decompressobj(GROWTH_BYTES)
+        self._decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_ZSTD_WINDOW_BYTES)
+        self._frame = self._decompressor.decompressobj(ZSTD_GROWTH_BYTES)
 
     def __call__(self, space: memoryview) -> int:
         while not self._ready:
@@ -77,8 +72,8 @@ class ZstdReader:
 
     def _feed(self) -> None:
         if self._frame.eof:
-            self._frame = self._decompressor.decompressobj(GROWTH_BYTES)
-        piece = self._waiting[:FEED_BYTES]
+            self._frame = self._decompressor.decompressobj(ZSTD_GROWTH_BYTES)
+        piece = self._waiting[:ZSTD_FEED_BYTES]
         try:
             self._ready = memoryview(self._frame.decompress(piece))
         except zstandard.ZstdError as error:

@@ -24,18 +24,19 @@ import msgspec
 
 from sidecar.core.transcript import REJECTED
 from sidecar.errors import SourceUnreadable
-from sidecar.limits import KIB, MAX_INDEX_PIECE_BYTES
+from sidecar.limits import (
+    INDEX_LOCK_POLL_S,
+    INDEX_LOCK_WAIT_S,
+    LOCK_STALE_S,
+    MAX_INDEX_PIECE_BYTES,
+    MAX_INDEX_TRIES,
+    MAX_LOCK_BYTES,
+)
 from sidecar.stores.files import open_regular
 from sidecar.stores.session_index import BrokenIndex
 from sidecar.text import mend_surrogates
 
 INDEX_NAME = "sessions.json"
-LOCK_STALE_S = 30 * 60
-"""A lock that names no process counts for this long; OpenClaw's own figure."""
-INDEX_LOCK_WAIT_S = 5.0
-INDEX_LOCK_POLL_S = 0.025
-MAX_INDEX_TRIES = 10
-MAX_LOCK_BYTES = 4 * KIB
 
 _SPACE = rb"[ \t\r\n]*"
 _BEFORE_VALUE = re.compile(rb'%b[{,]%b("[^"\\]*(?:\\.[^"\\]*)*"%b:%b)' % (_SPACE, _SPACE, _SPACE, _SPACE))

@@ -21,11 +21,12 @@ from sidecar.cancel import CancelToken
 from sidecar.core.analysis import ArchivedAs
 from sidecar.core.blocks import Block, ReadInto, RecordBlocks
 from sidecar.core.transcript import REJECTED
-from sidecar.core.zstd import HEADER_BYTES, READ_BYTES, ZstdReader, content_bytes
+from sidecar.core.zstd import HEADER_BYTES, ZstdReader, content_bytes
 from sidecar.errors import BrokenDatabase
+from sidecar.limits import ROW_PIECE_BYTES, ZSTD_READ_BYTES
 from sidecar.stores.files import BoundedReader, open_regular
 from sidecar.stores.sqlite_open import Database
-from sidecar.stores.sqlite_rows import PIECE_BYTES, Lines, Progress, Rewritten, Vanished, time_ms
+from sidecar.stores.sqlite_rows import Lines, Progress, Rewritten, Vanished, time_ms
 from sidecar.stores.sqlite_tables import ARCHIVES, COLD, as_bytes, as_text
 
 T = TypeVar("T")
@@ -116,7 +117,7 @@ class PieceReader:
         if told_bytes is not None:
             return told_bytes
         size_bytes = 0
-        space = memoryview(bytearray(READ_BYTES))
+        space = memoryview(bytearray(ZSTD_READ_BYTES))
         while count := source(space):
             size_bytes += count
         return size_bytes
@@ -209,7 +210,7 @@ class PieceReader:
 
 
 def _encoded(text: str) -> Iterator[bytes]:
-    return (text[place : place + PIECE_BYTES].encode() for place in range(0, len(text), PIECE_BYTES))
+    return (text[place : place + ROW_PIECE_BYTES].encode() for place in range(0, len(text), ROW_PIECE_BYTES))
 
 
 def _events(blocks: Iterator[Block]) -> Iterator[_Row]:

@@ -16,10 +16,7 @@ from typing import Literal, NamedTuple
 
 from sidecar.cancel import CancelToken
 from sidecar.errors import SourceUnreadable
-
-SETTLED_NS = 20_000_000
-COPY_CHECK_S = 0.02
-MAX_CHILD_ERROR_BYTES = 500
+from sidecar.limits import COPY_CHECK_S, MAX_CHILD_ERROR_BYTES, SETTLED_NS
 
 WayIn = Literal["shared", "alone", "copy"]
 

@@ -16,6 +16,14 @@ from typing import TypeVar
 
 from sidecar.cancel import CancelToken
 from sidecar.errors import BrokenDatabase, Cancelled, SidecarError, SourceUnreadable
+from sidecar.limits import (
+    MAX_SMALL_VALUE_BYTES,
+    MAX_SQLITE_BUSY_S,
+    SQLITE_BUSY_TIMEOUT_S,
+    SQLITE_CACHE_KIB,
+    SQLITE_LOOK_S,
+    SQLITE_RETRY_S,
+)
 from sidecar.stores.sqlite_files import (
     Look,
     WayIn,
@@ -25,13 +33,6 @@ from sidecar.stores.sqlite_files import (
     look_at,
     stamp_of,
 )
-
-CACHE_KIB = 256
-BUSY_TIMEOUT_S = 0.05
-RETRY_S = 0.005
-LOOK_S = 0.02
-MAX_BUSY_S = 5.0
-MAX_SMALL_VALUE_BYTES = 64 * 1024
 
 T = TypeVar("T")
 
@@ -66,7 +67,7 @@ class Database:
         A value over ``MAX_SMALL_VALUE_BYTES`` raises ``sqlite3.DataError`` where it is asked for, before anything of it
         is in memory: ``blobopen`` reads such a one. ``OSError`` or ``SidecarError`` where the database can't be read.
         """
-        give_up_at_s = time.monotonic() + MAX_BUSY_S
+        give_up_at_s = time.monotonic() + MAX_SQLITE_BUSY_S
         while True:
             self._token.check()
             try:
@@ -87,7 +88,7 @@ class Database:
                 self.close()
             if time.monotonic() >= give_up_at_s:
                 raise SourceUnreadable("the database is busy: it changes, or is locked, all the time; try again")
-            time.sleep(RETRY_S)
+            time.sleep(SQLITE_RETRY_S)
 
     def close(self) -> None:
         if self._connection is not None:
@@ -155,7 +156,7 @@ class Database:
 
         Who opens it to write makes a WAL or a journal long before; to look for those now and then is enough.
         """
-        if time.monotonic() - self._looked_at_s > LOOK_S:
+        if time.monotonic() - self._looked_at_s > SQLITE_LOOK_S:
             return not self._has_moved()
         return stamp_of(self._path) == self._look.database
 
@@ -165,14 +166,14 @@ def _connect(path: str, how: str) -> sqlite3.Connection:
     connection = sqlite3.connect(
         f"{Path(path).as_uri()}?{how}",
         uri=True,
-        timeout=BUSY_TIMEOUT_S,
+        timeout=SQLITE_BUSY_TIMEOUT_S,
         isolation_level=None,
         check_same_thread=False,
     )
     connection.text_factory = bytes
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_SMALL_VALUE_BYTES)
     try:
-        connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        connection.execute(f"PRAGMA cache_size = -{SQLITE_CACHE_KIB}")
         # Against a file that was made to harm: no functions in its schema, no cells beyond their page.
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA cell_size_check = ON")

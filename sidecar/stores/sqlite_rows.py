@@ -19,13 +19,16 @@ from sidecar.core.analysis import ArchivedAs
 from sidecar.core.blocks import Block
 from sidecar.core.zstd import HEADER_BYTES, ZstdReader, content_bytes, decompress
 from sidecar.errors import BrokenCompression, BrokenDatabase
-from sidecar.limits import BLOCK_BYTES, BLOCK_GROWTH_BYTES, MAX_ENTRY_BYTES
+from sidecar.limits import (
+    BLOCK_BYTES,
+    BLOCK_GROWTH_BYTES,
+    MAX_ENTRY_BYTES,
+    MAX_PAGE_ROWS,
+    MAX_PAGE_SIZES,
+    ROW_PIECE_BYTES,
+)
 from sidecar.stores.sqlite_open import Database
 from sidecar.stores.sqlite_tables import EVENTS, GENERATIONS, Tables, as_bytes
-
-PIECE_BYTES = 64 * 1024
-MAX_PAGE_ROWS = 4_096
-MAX_PAGE_SIZES = 512
 
 LF = 0x0A
 _BEFORE_ALL = -(2**63)
@@ -319,7 +322,7 @@ def _decompressed(seq: int, frame: bytes, max_bytes: int) -> bytes | None:
 
 
 def _pieces(blob: sqlite3.Blob) -> Iterator[bytes]:
-    return iter(lambda: blob.read(PIECE_BYTES), b"")
+    return iter(lambda: blob.read(ROW_PIECE_BYTES), b"")
 
 
 def _decompressed_pieces(blob: sqlite3.Blob) -> Iterator[bytes]:
@@ -329,7 +332,7 @@ def _decompressed_pieces(blob: sqlite3.Blob) -> Iterator[bytes]:
         return len(data)
 
     reader = ZstdReader(read_into)
-    piece = memoryview(bytearray(PIECE_BYTES))
+    piece = memoryview(bytearray(ROW_PIECE_BYTES))
     while count := reader(piece):
         yield bytes(piece[:count])
 

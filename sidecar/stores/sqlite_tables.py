@@ -16,10 +16,8 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from sidecar.errors import BrokenDatabase
+from sidecar.limits import MAX_INDEX_ENTRY_BYTES, MAX_PAGE_IDS
 from sidecar.stores.sqlite_open import Database
-
-MAX_PAGE_IDS = 250
-MAX_INDEX_ENTRY_BYTES = 16 * 1024 * 1024
 
 EVENTS = "transcript_events"
 IDENTITIES = "transcript_event_identities"

@@ -15,15 +15,12 @@ from sidecar.cancel import CancelToken
 from sidecar.core.blocks import Block
 from sidecar.core.transcript import REJECTED
 from sidecar.errors import SourceUnreadable
-from sidecar.limits import MAX_REREADS
+from sidecar.limits import MAX_BOUND_IDS, MAX_REREADS, MAX_SOUGHT_IDS
 from sidecar.stores.sqlite_archives import PieceReader
 from sidecar.stores.sqlite_open import Database
 from sidecar.stores.sqlite_rows import Lines, LiveReader, Progress, Rewritten, Vanished
 from sidecar.stores.sqlite_tables import ARCHIVES, COLD, EVENTS, IDENTITIES, Tables, as_bytes
 from sidecar.text import mend_surrogates
-
-MAX_SOUGHT_IDS = 10_000
-MAX_BOUND_IDS = 500
 
 T = TypeVar("T")
 

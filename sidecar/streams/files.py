@@ -17,7 +17,7 @@ from sidecar.cancel import CancelToken
 from sidecar.core.analysis import Kind
 from sidecar.core.failures import FailedItems, Failure
 from sidecar.errors import Cancelled, SidecarError
-from sidecar.limits import CHUNK_AGE_MS, FIRST_CHUNK_AGE_MS
+from sidecar.limits import CHUNK_AGE_MS, DEFAULT_BATCH_FILES, FIRST_CHUNK_AGE_MS, LISTED_FILES_A_STEP, MAX_BATCH_FILES
 from sidecar.stores.base import SessionFile
 from sidecar.stores.locations import AgentFolder, list_agents
 from sidecar.stores.session_names import FOLDERS
@@ -25,11 +25,6 @@ from sidecar.streams.base import Event, Events, Outcome, sessions_closing
 from sidecar.text import wire_name
 
 log = logging.getLogger(__name__)
-
-DEFAULT_BATCH_FILES = 500
-MAX_BATCH_FILES = 2_000
-LISTED_A_STEP = 1_000
-"""Names between two looks at whether a chunk is due while a folder is listed."""
 
 DatabaseFiles = Callable[[AgentFolder, CancelToken, FailedItems], Iterable[SessionFile]]
 """Gives the rows of an agent's database, sorted by ``relative_path``."""
@@ -205,7 +200,7 @@ def _sorted_names(path: str, token: CancelToken, failed: FailedItems) -> Generat
     names: list[str] = []
     try:
         with os.scandir(path) as entries:
-            while step := list(islice(entries, LISTED_A_STEP)):
+            while step := list(islice(entries, LISTED_FILES_A_STEP)):
                 names += [entry.name + "/" if entry.is_dir(follow_symlinks=False) else entry.name for entry in step]
                 token.check()
                 yield

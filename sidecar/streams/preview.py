@@ -11,12 +11,8 @@ from sidecar.cancel import CancelToken
 from sidecar.core.blocks import Block
 from sidecar.core.preview import MessageReader, PageBuilder, PreviewMessage, PreviewPage
 from sidecar.errors import ReplyTooLarge, SessionNotFound
-from sidecar.limits import MAX_REPLY_BYTES, MIB
+from sidecar.limits import DEFAULT_PAGE_MESSAGES, KEPT_FREE_BYTES, MAX_PAGE_MESSAGES, MAX_REPLY_BYTES, MIB
 from sidecar.streams.base import Event, Events, Outcome, sessions_closing
-
-DEFAULT_PAGE_MESSAGES = 100
-MAX_PAGE_MESSAGES = 500
-KEPT_FREE_BYTES = 2 * MIB
 
 OpenTranscript = Callable[[CancelToken], Iterator[Block] | None]
 """Gives the transcript of the session as ``Store.transcript`` does; ``None`` if no store has it."""

@@ -26,19 +26,11 @@ from hypothesis import strategies as st
 
 from sidecar.cancel import CancelToken
 from sidecar.errors import Cancelled, SessionsRefused, SourceUnreadable
-from sidecar.limits import MAX_NAMED_REFUSALS
+from sidecar.limits import INDEX_LOCK_WAIT_S, LOCK_STALE_S, MAX_INDEX_TRIES, MAX_NAMED_REFUSALS
 from sidecar.stores import deletion, index_rewrite
 from sidecar.stores.deletion import clear_all, delete_sessions
 from sidecar.stores.files import open_folder
-from sidecar.stores.index_rewrite import (
-    INDEX_LOCK_WAIT_S,
-    LOCK_STALE_S,
-    MAX_INDEX_TRIES,
-    Folder,
-    forget_transcripts,
-    live_lock,
-    without_entries,
-)
+from sidecar.stores.index_rewrite import Folder, forget_transcripts, live_lock, without_entries
 from sidecar.stores.session_index import BrokenIndex
 from sidecar.text import wire_name
 

@@ -21,19 +21,12 @@ from hypothesis import strategies as st
 
 from sidecar.cancel import CancelToken
 from sidecar.errors import Cancelled, SourceUnreadable
-from sidecar.limits import CHUNK_AGE_MS, FIRST_CHUNK_AGE_MS
+from sidecar.limits import CHUNK_AGE_MS, DEFAULT_BATCH_FILES, FIRST_CHUNK_AGE_MS, MAX_BATCH_FILES
 from sidecar.stores.base import SessionFile
 from sidecar.stores.locations import AgentFolder
 from sidecar.streams import files
 from sidecar.streams.base import Event, Outcome
-from sidecar.streams.files import (
-    DEFAULT_BATCH_FILES,
-    MAX_BATCH_FILES,
-    FileChunkBuilder,
-    SessionFilesDone,
-    SessionFilesStream,
-    list_session_files,
-)
+from sidecar.streams.files import FileChunkBuilder, SessionFilesDone, SessionFilesStream, list_session_files
 from sidecar.text import file_name
 from tests.unit.test_jsonl_store import ordinary_rights
 
@@ -216,7 +209,7 @@ def test_the_order_is_that_of_all_paths_sorted_whatever_the_tree(
 def test_a_folder_of_more_names_than_are_listed_in_a_step_is_sorted_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "LISTED_A_STEP", 10)
+    monkeypatch.setattr(files, "LISTED_FILES_A_STEP", 10)
     write(tmp_path, *(f"main/sessions/{number * 7919 % 95:04}" for number in range(95)))
     found, done = streamed(tmp_path)
     assert paths(found) == by_the_book(str(tmp_path))
@@ -358,7 +351,7 @@ def test_a_chunk_goes_out_while_the_next_folder_is_still_being_listed(
         return os.scandir(path)
 
     write(tmp_path, "a/sessions/x", "b/sessions/x", "b/sessions/y")
-    monkeypatch.setattr(files, "LISTED_A_STEP", 1)
+    monkeypatch.setattr(files, "LISTED_FILES_A_STEP", 1)
     monkeypatch.setattr(files, "os", SimpleNamespace(path=os.path, stat=os.stat, scandir=scandir))
     first = next(made(SessionFilesStream(str(tmp_path))))
     assert [file["agent"] for file in msgspec.to_builtins(first.payload)["files"]] == ["a"]
@@ -391,7 +384,7 @@ def test_a_cancelled_token_stops_while_a_folder_is_listed(tmp_path: Path, monkey
 
     seen = itertools.count()
     write(tmp_path, *(f"main/sessions/{number}" for number in range(30)))
-    monkeypatch.setattr(files, "LISTED_A_STEP", 10)
+    monkeypatch.setattr(files, "LISTED_FILES_A_STEP", 10)
     monkeypatch.setattr(files, "os", SimpleNamespace(path=os.path, stat=os.stat, scandir=scandir))
     token = CancelToken()
     token.cancel()

@@ -16,27 +16,23 @@ from hypothesis import strategies as st
 
 from sidecar.cancel import CancelToken
 from sidecar.core.blocks import Block, RecordBlocks
-from sidecar.core.preview import (
+from sidecar.core.preview import MessageReader, PageBuilder, PreviewMessage, PreviewPage
+from sidecar.demo.sample import SampleWriter
+from sidecar.errors import Cancelled, ReplyTooLarge, SessionNotFound, SourceUnreadable
+from sidecar.limits import (
+    BLOCK_BYTES,
+    DEFAULT_PAGE_MESSAGES,
     FIRST_PAGE_AGE_MS,
+    KIB,
+    MAX_PAGE_MESSAGES,
+    MIB,
     PAGE_AGE_MS,
     PAGE_BYTES,
     UTF8_CHECK_BYTES,
-    MessageReader,
-    PageBuilder,
-    PreviewMessage,
-    PreviewPage,
 )
-from sidecar.demo.sample import SampleWriter
-from sidecar.errors import Cancelled, ReplyTooLarge, SessionNotFound, SourceUnreadable
-from sidecar.limits import BLOCK_BYTES, KIB, MIB
 from sidecar.streams import preview
 from sidecar.streams.base import Event, Outcome
-from sidecar.streams.preview import (
-    DEFAULT_PAGE_MESSAGES,
-    MAX_PAGE_MESSAGES,
-    PreviewStream,
-    preview_session,
-)
+from sidecar.streams.preview import PreviewStream, preview_session
 from sidecar.wire.messages import encode, event_line
 from tests.oracle import JSON_WHITESPACE, parse_object, text_of
 from tests.unit.strategies import (

@@ -22,12 +22,10 @@ from sidecar.cancel import CancelToken
 from sidecar.core.analysis import SessionAnalysis
 from sidecar.core.failures import FailedItems
 from sidecar.errors import Cancelled, SidecarError
-from sidecar.limits import BLOCK_BYTES, MAX_REREADS, MIB
+from sidecar.limits import BLOCK_BYTES, MAX_PAGE_ROWS, MAX_REREADS, MAX_SMALL_VALUE_BYTES, MIB
 from sidecar.stores import sqlite_rows
 from sidecar.stores.locations import AgentFolder
 from sidecar.stores.sqlite import SqliteStore
-from sidecar.stores.sqlite_open import MAX_SMALL_VALUE_BYTES
-from sidecar.stores.sqlite_rows import MAX_PAGE_ROWS
 from tests import oracle
 from tests.oracle import Wire
 from tests.sqlite_trees import CREATED_AT_MS, NAVIGATION, Archive, Schema, Session, SqliteAgent, cold_archive

@@ -13,15 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.core.blocks import ReadInto
-from sidecar.core.zstd import (
-    HEADER_BYTES,
-    MAX_WINDOW_BYTES,
-    ZstdReader,
-    content_bytes,
-    decompress,
-)
+from sidecar.core.zstd import HEADER_BYTES, ZstdReader, content_bytes, decompress
 from sidecar.errors import BrokenCompression
-from sidecar.limits import MIB
+from sidecar.limits import MAX_ZSTD_WINDOW_BYTES, MIB
 from tests.sqlite_trees import stream_compressed
 from tests.unit.strategies import cuts, reader
 
@@ -87,7 +81,7 @@ def test_a_window_over_the_limit_is_refused_rather_than_held() -> None:
     parameters = zstandard.ZstdCompressionParameters(window_log=24, write_content_size=False)
     compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
     frame = compressor.compress(NOISE) + compressor.flush()
-    assert zstandard.get_frame_parameters(frame).window_size > MAX_WINDOW_BYTES
+    assert zstandard.get_frame_parameters(frame).window_size > MAX_ZSTD_WINDOW_BYTES
     with pytest.raises(BrokenCompression, match="can't be read"):
         read_all(ZstdReader(reader(frame, [1_000])))
 
