@@ -86,6 +86,13 @@ class BrokenCompression(SidecarError):
     kind, code, meaning = "broken_compression", -32016, "Compressed data is damaged or cut off."
 
 
+class HostUnknown(SidecarError):
+    kind, code, meaning = "host_not_found", -32030, "There is no host of that id."
+
+    def __init__(self, host_id: str) -> None:
+        super().__init__(f'no such host: "{host_id}"')
+
+
 class ReplyTooLarge(SidecarError):
     kind, code, meaning = "reply_too_large", -32020, "The answer is over the reply limit; use the stream it names."
 
@@ -110,6 +117,7 @@ COMMAND_ERRORS = (
     SessionsRefused,
     BrokenDatabase,
     BrokenCompression,
+    HostUnknown,
     ReplyTooLarge,
     TooBusy,
     Cancelled,

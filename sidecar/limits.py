@@ -96,3 +96,9 @@ DEFAULT_BATCH_FILES = 500
 MAX_BATCH_FILES = 2_000
 LISTED_FILES_A_STEP = 1_000
 """Names between two looks at whether a chunk is due while a folder is listed."""
+
+# Hosts
+MAX_HOST_FILE_BYTES = 4 * MIB
+MAX_HOST_FILE_TRIES = 10
+HOST_LOCK_WAIT_S = 5.0
+HOST_LOCK_POLL_S = 0.025
