@@ -84,6 +84,14 @@ def sshd_program() -> str:
     return found
 
 
+def program(name: str) -> str:
+    """Where one of the system's programs is; the test is skipped if there is none."""
+    found = shutil.which(name, path=_SYSTEM_FOLDERS)
+    if found is None:
+        cannot(f"this test needs the program {name}")
+    return found
+
+
 def require_root(what: str) -> None:
     """Skip the test unless it runs as root and may make namespaces."""
     if not AS_ROOT:
@@ -111,12 +119,11 @@ class Sshd:
         environment: Mapping[str, str] | None = None,
         key_types: Sequence[str] = KEY_TYPES,
         extra: Iterable[str] = (),
-        host: str = "127.0.0.1",
     ) -> None:
         self._program = sshd_program()
         if AS_ROOT:
             require_root("an sshd with accounts of its own")
-        self.host = host
+        self.host = "127.0.0.1"
         self.port = 0
         self.folder = Path()
         self.accounts: dict[str, Account] = {}
@@ -134,7 +141,8 @@ class Sshd:
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as undo:
             self.folder = Path(tempfile.mkdtemp(prefix="clawpal-sshd-"))
-            undo.callback(shutil.rmtree, self.folder)
+            # The supervisor removes it as well, and so does that of tests that were killed; it may have left something.
+            undo.callback(shutil.rmtree, self.folder, ignore_errors=True)
             # pytest's own folders are closed to the ordinary account.
             self.folder.chmod(0o755)
             self._make_accounts()
@@ -253,6 +261,15 @@ class Sshd:
             self._make_host_keys()
         self._start()
 
+    def mount_small_disk(self, folder: Path, size_bytes: int) -> None:
+        """Make a folder in a home that has no more room than that; what is in it only the host sees."""
+        require_root("a disk of its own")
+        owner = next(account for account in self.accounts.values() if folder.is_relative_to(account.home))
+        folder.mkdir()
+        options = f"size={size_bytes},uid={owner.uid},gid={owner.gid},mode=755"
+        inside = ("nsenter", "--mount", "--target", str(self._supervisor_pid))
+        subprocess.run([*inside, "mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=True)
+
     def connections(self) -> int:
         """How many connections there are, with those that haven't logged in."""
         return list(_parents().values()).count(self._listener_pid)
@@ -265,6 +282,10 @@ class Sshd:
             if command and not _is_sshd(pid):
                 found.append(RemoteProcess(pid, command))
         return found
+
+    def all_pids(self) -> list[int]:
+        """Every process that belongs to the host."""
+        return [self._supervisor_pid, *self._descendants()]
 
     async def wait_until_no_processes(self, within_s: float) -> None:
         """Wait for the host to be left as it was; what still runs after ``within_s`` is the test's failure."""
@@ -388,6 +409,7 @@ class Sshd:
             # Where sshd writes: its privilege separation folder, and who logged in when.
             "empty_folders": ["/run", "/var/log"],
             "replaced_files": self._private_files() if AS_ROOT else [],
+            "folder": str(self.folder),
             "errors": str(self._errors_path),
             "command": [self._program, "-D", "-f", str(config), "-E", str(self._log_path)],
             "environment": {"PATH": _SYSTEM_FOLDERS, "LANG": "C.UTF-8"},
@@ -417,7 +439,7 @@ class Sshd:
         assigned = self.port
         for _ in range(_PORT_TRIES):
             if not assigned:
-                self.port = _free_port(self.host)
+                self.port = self._choose_port()
             (self.folder / "sshd_config").write_text(self._config())
             self._log_path.write_text("")
             self._listener_pid = self._pid_here(int(self._ask("start")))
@@ -428,6 +450,12 @@ class Sshd:
             if assigned or "Address already in use" not in self.log:
                 break
         pytest.fail(f"sshd doesn't start: {self._errors_path.read_text()}{self.log}")
+
+    def _choose_port(self) -> int:
+        with socket.socket() as probe:
+            probe.bind((self.host, 0))
+            port: int = probe.getsockname()[1]
+            return port
 
     def _pid_here(self, pid: int) -> int:
         """What is process ``pid`` for the supervisor, as this side knows it; 0 if it has ended."""
@@ -504,17 +532,18 @@ def tools_folder(folder: Path, names: Iterable[str], **programs: Path) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
-        found = shutil.which(name, path=_SYSTEM_FOLDERS)
-        if found is None:
-            cannot(f"this test needs the program {name}")
-        (folder / name).symlink_to(found)
-    for name, program in programs.items():
-        # The ordinary account can't reach what lies in the home of who runs the tests.
-        try:
-            os.link(program, folder / name)
-        except OSError:
-            shutil.copy2(program, folder / name)
+        (folder / name).symlink_to(program(name))
+    for name, path in programs.items():
+        if _all_can_reach(path):
+            (folder / name).symlink_to(path)
+        else:
+            shutil.copy2(path, folder / name)
     return folder
+
+
+def _all_can_reach(program: Path) -> bool:
+    """Whether the ordinary account can run a program, which may lie in the closed home of who runs the tests."""
+    return all(folder.stat().st_mode & 0o005 == 0o005 for folder in (program, *program.resolve().parents))
 
 
 def _version() -> tuple[int, int]:
@@ -533,13 +562,6 @@ def _make_key(kind: str, path: Path, passphrase: str = "") -> None:
 def _fingerprint(public_key: str) -> str:
     digest = hashlib.sha256(base64.b64decode(public_key.split()[1])).digest()
     return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
-
-
-def _free_port(host: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

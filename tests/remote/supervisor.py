@@ -3,7 +3,7 @@
 ``sshd.py`` runs this file with a JSON object as the first line of its stdin; after that, each line starts an sshd. It
 answers with its own process id as the tests see it, and then with the id of each sshd as it sees it itself. All that
 was started under it stays its descendant, whatever becomes of its parents. When stdin ends, which it also does when the
-tests are killed, all of them are ended.
+tests are killed, all of them are ended and the host's folder is removed.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -84,6 +85,7 @@ def main() -> None:
             except (ProcessLookupError, PermissionError):
                 continue
         time.sleep(0.005)
+    shutil.rmtree(setup["folder"], ignore_errors=True)
 
 
 main()
