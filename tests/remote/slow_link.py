@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from tests.remote.sshd import KEY_TYPES, Sshd, cannot, require_root
+from tests.remote.sshd import KEY_TYPES, Sshd, cannot, program, require_root
 
 _RELAY = Path(__file__).with_name("relay.py")
 _PORT = 2222
@@ -34,6 +34,7 @@ class DistantSshd(Sshd):
         extra: Iterable[str] = (),
     ) -> None:
         require_root("a link of its own")
+        self._ip = program("ip")
         if not os.path.exists("/dev/net/tun"):
             cannot("a link of its own needs /dev/net/tun")
         super().__init__(
@@ -103,11 +104,11 @@ class DistantSshd(Sshd):
         here, there = self._answer().split()
         near, self.host = _addresses(int(Path(f"/sys/class/net/{here}/ifindex").read_text()))
         within = ("nsenter", "--net", "--target", str(self._supervisor_pid))
-        _run("ip", "link", "set", there, "netns", str(self._supervisor_pid))
+        _run(self._ip, "link", "set", there, "netns", str(self._supervisor_pid))
         for device, own, peer, prefix in ((here, near, self.host, ()), (there, self.host, near, within)):
-            _run(*prefix, "ip", "address", "add", own, "peer", peer, "dev", device)
-            _run(*prefix, "ip", "link", "set", device, "up")
-        _run(*within, "ip", "link", "set", "lo", "up")
+            _run(*prefix, self._ip, "address", "add", own, "peer", peer, "dev", device)
+            _run(*prefix, self._ip, "link", "set", device, "up")
+        _run(*within, self._ip, "link", "set", "lo", "up")
 
     def _choose_port(self) -> int:
         return _PORT

@@ -123,7 +123,7 @@ class TestOptions:
 
         for name in host.accounts:
             own_pid = "$fish_pid" if shell == "fish" else "$$"
-            assert said(host, f"ps -o comm= -p {own_pid}; true", name) == shell
+            assert said(host, f"cat /proc/{own_pid}/comm; true", name) == shell
 
     def test_a_host_has_only_the_tools_that_are_in_its_path(self, make_sshd: Callable[..., Sshd]) -> None:
         with_python = make_sshd()
