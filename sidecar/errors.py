@@ -93,6 +93,51 @@ class HostUnknown(SidecarError):
         super().__init__(f'no such host: "{host_id}"')
 
 
+class HostKeyUnknown(SidecarError):
+    """``details`` are ``{host, port, algorithm, fingerprint}``: what ``trust_ssh_host_key`` takes, and what to show."""
+
+    kind, code, meaning = "host_key_unknown", -32031, "The host's key is not trusted yet; ask, then trust_ssh_host_key."
+
+
+class HostKeyChanged(SidecarError):
+    """``details`` as of ``HostKeyUnknown``."""
+
+    kind, code, meaning = "host_key_changed", -32032, "The host's key is another than the trusted one, or is revoked."
+
+
+class PassphraseNeeded(SidecarError):
+    kind, code = "passphrase_needed", -32033
+    meaning = "A key is encrypted, and there is no passphrase for it, or a wrong one: ssh_connect_with_passphrase."
+
+
+class LoginRefused(SidecarError):
+    kind, code, meaning = "login_refused", -32034, "The host refused every key or password that there is for it."
+
+
+class HostUnreachable(SidecarError):
+    kind, code, retryable = "host_unreachable", -32035, True
+    meaning = "No connection to the host could be made."
+
+
+class ConnectionBroken(SidecarError):
+    kind, code, retryable = "connection_lost", -32036, True
+    meaning = "The connection to the host broke while the command ran; what came before is not the whole."
+
+
+class ChannelRefused(SidecarError):
+    kind, code, retryable = "channel_refused", -32037, True
+    meaning = "The host takes no more commands on this connection for now."
+
+
+class HostTimedOut(SidecarError):
+    kind, code, retryable = "timed_out", -32038, True
+    meaning = "The host didn't answer in time."
+
+
+class RemoteFailed(SidecarError):
+    kind, code, meaning = "remote_failed", -32039, "What ran on the host failed; the message has its words."
+
+
 class ReplyTooLarge(SidecarError):
     kind, code, meaning = "reply_too_large", -32020, "The answer is over the reply limit; use the stream it names."
 
@@ -118,6 +163,15 @@ COMMAND_ERRORS = (
     BrokenDatabase,
     BrokenCompression,
     HostUnknown,
+    HostKeyUnknown,
+    HostKeyChanged,
+    PassphraseNeeded,
+    LoginRefused,
+    HostUnreachable,
+    ConnectionBroken,
+    ChannelRefused,
+    HostTimedOut,
+    RemoteFailed,
     ReplyTooLarge,
     TooBusy,
     Cancelled,

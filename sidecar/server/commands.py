@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from sidecar import PROTOCOL_VERSION, __version__
 from sidecar.cancel import CancelToken
 from sidecar.server.process import memory_bytes
-from sidecar.stores.agent import database_files, database_ids, open_transcript
+from sidecar.stores.agent import database_ids
 from sidecar.stores.deletion import clear_all, delete_sessions
+from sidecar.stores.home import LocalHome
 from sidecar.stores.locations import ActivePaths, expand
 from sidecar.streams.analyze import AnalysisStream, analyze_sessions
 from sidecar.streams.base import Stream
@@ -55,6 +56,9 @@ class Context:
 
     def openclaw_dir(self) -> str:
         return self.paths.openclaw_dir(self.environ)
+
+    def home(self) -> LocalHome:
+        return LocalHome(self.openclaw_dir())
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,19 +114,19 @@ def set_active_clawpal_data_dir(context: Context, params: PathParams) -> bool:
 
 
 def analyze(context: Context, params: None) -> Job:
-    return partial(analyze_sessions, context.openclaw_dir())
+    return partial(analyze_sessions, context.home())
 
 
 def analyze_stream(context: Context, params: BatchParams) -> Stream:
-    return AnalysisStream(context.openclaw_dir(), params.batch_size)
+    return AnalysisStream(context.home(), params.batch_size)
 
 
 def list_files(context: Context, params: None) -> Job:
-    return partial(list_session_files, context.openclaw_dir(), database_files=database_files)
+    return partial(list_session_files, context.home())
 
 
 def list_files_stream(context: Context, params: BatchParams) -> Stream:
-    return SessionFilesStream(context.openclaw_dir(), params.batch_size, database_files)
+    return SessionFilesStream(context.home(), params.batch_size)
 
 
 def delete(context: Context, params: DeleteParams) -> Job:
@@ -135,17 +139,12 @@ def clear(context: Context, params: None) -> Job:
 
 
 def preview(context: Context, params: PreviewParams) -> Job:
-    openclaw_dir = context.openclaw_dir()
-    return lambda token: preview_session(
-        partial(open_transcript, openclaw_dir, params.agent_id, params.session_id),
-        params.agent_id,
-        params.session_id,
-        token,
-    )
+    transcript = partial(context.home().transcript, params.agent_id, params.session_id)
+    return partial(preview_session, transcript, params.agent_id, params.session_id)
 
 
 def preview_stream(context: Context, params: PreviewStreamParams) -> Stream:
-    transcript = partial(open_transcript, context.openclaw_dir(), params.agent_id, params.session_id)
+    transcript = partial(context.home().transcript, params.agent_id, params.session_id)
     return PreviewStream(transcript, params.agent_id, params.session_id, params.page_size)
 
 

@@ -10,10 +10,10 @@ from sidecar.cancel import CancelToken
 from sidecar.core.analysis import SessionAnalysis
 from sidecar.core.blocks import Block
 from sidecar.core.failures import FailedItems
-from sidecar.errors import InvalidParams, SourceUnreadable
+from sidecar.errors import SourceUnreadable
 from sidecar.stores.base import SessionFile, Store
 from sidecar.stores.jsonl import JsonlStore
-from sidecar.stores.locations import AgentFolder, find_agent, objection_to_name
+from sidecar.stores.locations import AgentFolder
 from sidecar.text import wire_name
 
 if TYPE_CHECKING:
@@ -84,17 +84,3 @@ def _database(agent: AgentFolder, token: CancelToken, failed: FailedItems) -> Sq
     from sidecar.stores.sqlite import SqliteStore
 
     return SqliteStore(agent, token, failed)
-
-
-def open_transcript(openclaw_dir: str, agent_id: str, session_id: str, token: CancelToken) -> Iterator[Block] | None:
-    """The transcript of a session as blocks of whole lines; ``None`` if there is none of that id, or no such agent.
-
-    ``InvalidParams`` if one of the ids can't be a name.
-    """
-    if objection := objection_to_name(session_id):
-        raise InvalidParams(f"sessionId: {objection}")
-    try:
-        agent = find_agent(openclaw_dir, agent_id)
-    except FileNotFoundError:
-        return None
-    return AgentSessions(agent, token, FailedItems()).transcript(session_id)

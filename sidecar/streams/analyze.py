@@ -1,9 +1,8 @@
-"""``analyze_sessions``, streamed and eager: every agent of an OpenClaw directory, one after another."""
+"""``analyze_sessions``, streamed and eager: every agent of a home, one after another."""
 
 from __future__ import annotations
 
 import logging
-import time
 
 import msgspec
 
@@ -12,8 +11,7 @@ from sidecar.core.analysis import AgentSessionAnalysis, in_display_order
 from sidecar.core.batching import ChunkBuilder, SessionsChunk
 from sidecar.core.failures import FailedItems, Failure
 from sidecar.limits import DEFAULT_BATCH_SESSIONS, MAX_BATCH_SESSIONS
-from sidecar.stores.agent import AgentSessions
-from sidecar.stores.locations import list_agents
+from sidecar.stores.base import Home
 from sidecar.streams.base import Event, Events, Outcome, sessions_closing
 
 log = logging.getLogger(__name__)
@@ -32,26 +30,27 @@ class SessionsDone(msgspec.Struct, rename="camel"):
 class AnalysisStream:
     """``sessions:chunk`` for each agent that has sessions, agents and sessions by name, then ``sessions:done``."""
 
-    def __init__(self, openclaw_dir: str, batch_size: int | None = None) -> None:
-        self._openclaw_dir = openclaw_dir
+    def __init__(self, home: Home, batch_size: int | None = None) -> None:
+        self._home = home
         self._batch_size = min(max(DEFAULT_BATCH_SESSIONS if batch_size is None else batch_size, 1), MAX_BATCH_SESSIONS)
         self._agents = 0
         self._sessions = 0
         self._failed = FailedItems()
 
     def events(self, token: CancelToken) -> Events:
-        """``OSError`` if the folder of the agents can't be listed; whatever fails below it is a failed item."""
+        """Raises as ``Home.agents`` does; whatever fails below that is a failed item."""
         chunks = ChunkBuilder(self._batch_size)
-        now_ms = time.time() * 1000
-        for folder in list_agents(self._openclaw_dir):
-            store = AgentSessions(folder, token, self._failed)
-            chunks.begin(store.agent)
-            for session in store.sessions(now_ms):
+        for source in self._home.agents(token, self._failed):
+            if source is None:
+                yield None
+                continue
+            chunks.begin(source.agent)
+            for session in source.sessions(self._home.now_ms):
                 if session is not None:
                     chunks.add(session)
-                yield Event("sessions:chunk", chunks.take(store.sessions_total)) if chunks.due else None
+                yield Event("sessions:chunk", chunks.take(source.sessions_total)) if chunks.due else None
             if chunks.counts.total_files:
-                yield Event("sessions:chunk", chunks.take(store.sessions_total, done=True))
+                yield Event("sessions:chunk", chunks.take(source.sessions_total, done=True))
 
     def sent(self, event: Event) -> None:
         chunk = event.payload
@@ -64,15 +63,15 @@ class AnalysisStream:
         return sessions_closing(outcome, Event("sessions:done", done))
 
 
-def analyze_sessions(openclaw_dir: str, token: CancelToken) -> list[AgentSessionAnalysis]:
+def analyze_sessions(home: Home, token: CancelToken) -> list[AgentSessionAnalysis]:
     """Every agent that has sessions with all of them, in the order of the eager command; failed items are logged."""
     failed = FailedItems()
     agents: list[AgentSessionAnalysis] = []
-    now_ms = time.time() * 1000
-    for folder in list_agents(openclaw_dir):
-        store = AgentSessions(folder, token, failed)
-        agent = AgentSessionAnalysis(agent=store.agent)
-        for session in store.sessions(now_ms):
+    for source in home.agents(token, failed):
+        if source is None:
+            continue
+        agent = AgentSessionAnalysis(agent=source.agent)
+        for session in source.sessions(home.now_ms):
             if session is not None:
                 agent.add(session)
                 agent.sessions.append(session)

@@ -14,8 +14,8 @@ from sidecar.errors import ReplyTooLarge, SessionNotFound
 from sidecar.limits import DEFAULT_PAGE_MESSAGES, KEPT_FREE_BYTES, MAX_PAGE_MESSAGES, MAX_REPLY_BYTES, MIB
 from sidecar.streams.base import Event, Events, Outcome, sessions_closing
 
-OpenTranscript = Callable[[CancelToken], Iterator[Block] | None]
-"""Gives the transcript of the session as ``Store.transcript`` does; ``None`` if no store has it."""
+OpenTranscript = Callable[[CancelToken], Iterator[Block | None] | None]
+"""Gives the transcript of the session as ``Home.transcript`` does."""
 
 log = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder().encode
@@ -100,4 +100,7 @@ def _messages(
         raise SessionNotFound(*names)
     for block in blocks:
         token.check()
-        yield from reader.read(block)
+        if block is None:
+            yield []
+        else:
+            yield from reader.read(block)

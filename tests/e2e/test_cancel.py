@@ -18,6 +18,7 @@ import pytest
 from sidecar.cancel import CancelToken
 from sidecar.server.commands import COMMANDS, Command
 from sidecar.server.connection import Connection
+from sidecar.stores.home import LocalHome
 from sidecar.streams.analyze import AnalysisStream
 from sidecar.streams.base import Event
 from tests.client import (
@@ -65,7 +66,7 @@ class TestBeforeTheFirstStep:
 
         monkeypatch.setattr(uuid, "uuid4", lambda: KNOWN_HANDLE)
         return tuple(
-            replace(command, run=lambda context, params: NotingStream("/nowhere"))
+            replace(command, run=lambda context, params: NotingStream(LocalHome("/nowhere")))
             if command.kind == "stream"
             else command
             for command in COMMANDS

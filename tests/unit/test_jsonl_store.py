@@ -22,6 +22,7 @@ from sidecar.core.failures import FailedItems
 from sidecar.demo.sample import AgentPlan, write_tree
 from sidecar.errors import Cancelled
 from sidecar.limits import BLOCK_BYTES, MAX_REPORTED_FAILURES, MIB
+from sidecar.stores.home import LocalHome
 from sidecar.stores.jsonl import JsonlStore
 from sidecar.stores.locations import list_agents
 from sidecar.streams.analyze import AnalysisStream, SessionsDone, analyze_sessions
@@ -518,7 +519,7 @@ def frozen_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def streamed(root: Path, batch_size: int | None = None) -> tuple[SessionsDone, dict[str, Wire]]:
     """The chunks of a stream folded, one after another, into the eager answer; and its terminal."""
-    stream = AnalysisStream(str(root), batch_size)
+    stream = AnalysisStream(LocalHome(str(root)), batch_size)
     agents: dict[str, Wire] = {}
     for event in filter(None, stream.events(CancelToken())):
         stream.sent(event)
@@ -570,7 +571,9 @@ def test_a_folded_stream_has_every_session_that_the_oracle_finds_in_its_order(
 
 @pytest.mark.usefixtures("frozen_time")
 def test_the_eager_answer_is_the_folded_stream_in_display_order(sample_tree: Path) -> None:
-    eager: list[Wire] = [msgspec.to_builtins(agent) for agent in analyze_sessions(str(sample_tree), CancelToken())]
+    eager: list[Wire] = [
+        msgspec.to_builtins(agent) for agent in analyze_sessions(LocalHome(str(sample_tree)), CancelToken())
+    ]
     _, agents = streamed(sample_tree)
     order = {"empty": 0, "low_value": 1, "valuable": 2}
     for agent in agents.values():
@@ -583,7 +586,7 @@ def test_a_directory_without_agents_streams_nothing_but_its_terminal(tmp_path: P
     done, agents = streamed(tmp_path)
     assert agents == {}
     assert (done.total_agents, done.total_sessions) == (0, 0)
-    assert analyze_sessions(str(tmp_path), CancelToken()) == []
+    assert analyze_sessions(LocalHome(str(tmp_path)), CancelToken()) == []
 
 
 def test_failed_items_of_all_agents_are_in_the_terminal_and_the_eager_answer_has_the_rest(tmp_path: Path) -> None:
@@ -594,14 +597,14 @@ def test_failed_items_of_all_agents_are_in_the_terminal_and_the_eager_answer_has
     done, agents = streamed(tmp_path)
     assert {name: ids(agent["sessions"]) for name, agent in agents.items()} == {"a": ["good"], "b": ["good"]}
     assert done.failed_items == len(done.failures) == 2
-    eager = analyze_sessions(str(tmp_path), CancelToken())
+    eager = analyze_sessions(LocalHome(str(tmp_path)), CancelToken())
     assert [[session.session_id for session in agent.sessions] for agent in eager] == [["good"], ["good"]]
 
 
 def test_an_agent_whose_last_files_have_vanished_still_gets_its_done_chunk(agent: Agent) -> None:
     for name in "abc":
         agent.write(f"{name}.jsonl")
-    events = filter(None, AnalysisStream(str(agent.root), 1).events(CancelToken()))
+    events = filter(None, AnalysisStream(LocalHome(str(agent.root)), 1).events(CancelToken()))
     next(events)
     for name in "bc":
         (agent.sessions / f"{name}.jsonl").unlink()
@@ -630,7 +633,7 @@ def test_the_batch_size_is_50_unless_told_and_clamped_to_1_and_250(
     agent = Agent(tmp_path)
     for number in range(252):
         agent.write(f"{number}.jsonl", b"")
-    first = next(filter(None, AnalysisStream(str(tmp_path), asked).events(CancelToken())))
+    first = next(filter(None, AnalysisStream(LocalHome(str(tmp_path)), asked).events(CancelToken())))
     assert len(msgspec.to_builtins(first.payload)["sessions"]) == given
 
 

@@ -1,0 +1,151 @@
+"""One command on a host: its output in chunks that wait for their reader, its input, and how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+import asyncssh
+
+from sidecar.errors import ConnectionBroken, HostTimedOut, RemoteFailed
+from sidecar.limits import CHANNEL_CHUNKS, CHANNEL_IDLE_S, MAX_STDERR_BYTES
+
+
+class RemoteProcess(asyncssh.SSHClientSession[bytes]):
+    """What runs in one channel of a connection; made by ``SshConnectionPool``.
+
+    At most ``CHANNEL_CHUNKS`` of output wait here: then nothing more is taken from the channel, and the command is
+    held back by its window. stderr is drained, and its end kept for an error. ``close`` ends it at any time.
+    """
+
+    def __init__(self, chunk_size: int, moved: Callable[[int, int], None], ended: Callable[[], None]) -> None:
+        self._chunk_size = chunk_size
+        self._moved = moved
+        self._ended = ended
+        self._channel: asyncssh.SSHClientChannel[bytes] | None = None
+        self._chunks: deque[bytes] = deque()
+        self._arrived = asyncio.Event()
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._paused = False
+        self._over = False
+        self._at_eof = False
+        self._failure: Exception | None = None
+        self._stderr = bytearray()
+        self._status: int | None = None
+        self._signal: str | None = None
+        self._closed_by_us = False
+
+    async def read(self, idle_s: float = CHANNEL_IDLE_S) -> bytes:
+        """The next output; empty at the end of a command that succeeded.
+
+        ``HostTimedOut`` when there was none for ``idle_s``, ``ConnectionBroken`` when the connection has gone,
+        ``RemoteFailed`` when the command has failed: nothing but success looks like the end.
+        """
+        while not self._chunks:
+            if self._over:
+                self._raise_unless_succeeded()
+                return b""
+            self._arrived.clear()
+            try:
+                async with asyncio.timeout(idle_s):
+                    await self._arrived.wait()
+            except TimeoutError:
+                raise HostTimedOut(f"timed out: the host sent nothing for {idle_s:.0f} s") from None
+        chunk = self._chunks.popleft()
+        if self._paused and len(self._chunks) < CHANNEL_CHUNKS and self._channel is not None:
+            self._paused = False
+            self._channel.resume_reading()
+        return chunk
+
+    async def write(self, data: bytes) -> None:
+        """Send ``data`` to the command; returns when there is room for more. Is lost if the command has ended."""
+        await self._writable.wait()
+        if self._channel is not None and not self._over:
+            self._channel.write(data)
+            self._moved(len(data), 0)
+
+    def write_eof(self) -> None:
+        """End the command's input."""
+        if self._channel is not None and not self._over:
+            self._channel.write_eof()
+
+    def close(self) -> None:
+        """Let go of the channel: the host ends the command's input and output."""
+        self._closed_by_us = True
+        self._chunks.clear()
+        if self._channel is not None:
+            self._channel.abort()
+        self._finish()
+
+    @property
+    def stderr(self) -> str:
+        """The end of what the command wrote to stderr."""
+        return self._stderr.decode("utf-8", "replace").strip()
+
+    def connection_made(self, chan: asyncssh.SSHClientChannel[bytes]) -> None:
+        self._channel = chan
+
+    def data_received(self, data: bytes, datatype: int | None) -> None:
+        if self._over:
+            return
+        self._moved(0, len(data))
+        if datatype is not None:
+            self._stderr += data
+            del self._stderr[:-MAX_STDERR_BYTES]
+            return
+        if self._chunks and len(self._chunks[-1]) + len(data) <= self._chunk_size:
+            self._chunks[-1] += data
+        else:
+            self._chunks.append(data)
+        if len(self._chunks) >= CHANNEL_CHUNKS and not self._paused and self._channel is not None:
+            self._paused = True
+            self._channel.pause_reading()
+        self._arrived.set()
+
+    def eof_received(self) -> bool:
+        # Comes after the last data. Without it a status of 0 is of a command whose last output was lost with the link.
+        self._at_eof = True
+        return True  # the channel stays open until the command's status has come
+
+    def exit_status_received(self, status: int) -> None:
+        self._status = status
+
+    def exit_signal_received(self, signal: str, core_dumped: bool, msg: str, lang: str) -> None:  # noqa: ARG002
+        self._signal = signal
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._failure = exc
+        self._finish()
+
+    def _finish(self) -> None:
+        if self._over:
+            return
+        self._over = True
+        self._channel = None
+        self._arrived.set()
+        self._writable.set()
+        self._ended()
+
+    def _raise_unless_succeeded(self) -> None:
+        if self._status == 0 and self._at_eof:
+            return
+        if self._status:
+            raise RemoteFailed(f"the command on the host ended with status {self._status}{self._words()}")
+        if self._signal is not None:
+            raise RemoteFailed(f"the command on the host was ended by the signal {self._signal}{self._words()}")
+        if self._closed_by_us:
+            raise ConnectionBroken("connection closed: the command was given up")
+        if self._failure is not None and "eepalive" in str(self._failure):
+            raise HostTimedOut(f"timed out: {self._failure}")
+        raise ConnectionBroken(f"connection closed: the host has gone{f': {self._failure}' if self._failure else ''}")
+
+    def _words(self) -> str:
+        return f": {self.stderr}" if self._stderr else ""
