@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -38,6 +39,9 @@ _PASSWORD_HASH = (
 _WALKER_ID = 4242
 _SYSTEM_FOLDERS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
+# Without root, an account may still mount things over the system's files for itself and what it runs.
+_AS_ITSELF = () if AS_ROOT else ("--user", "--map-current-user", "--keep-caps")
+_IN_NAMESPACES = ("unshare", *_AS_ITSELF, "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child")
 _WITHIN_S = 20.0
 _POLL_S = 0.002
 _PORT_TRIES = 5
@@ -93,20 +97,24 @@ def program(name: str) -> str:
 
 
 def require_root(what: str) -> None:
-    """Skip the test unless it runs as root and may make namespaces."""
+    """Skip the test unless it runs as root."""
     if not AS_ROOT:
-        cannot(f"{what} needs root")
-    if subprocess.run(["unshare", "--mount", "--pid", "--fork", "true"], capture_output=True, check=False).returncode:
-        cannot(f"{what} needs the right to make namespaces")
+        cannot(f"{what} needs tests that run as root")
+
+
+@functools.cache
+def _namespaces_work() -> bool:
+    command = [*_IN_NAMESPACES, "mount", "-t", "proc", "proc", "/proc"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 class Sshd:
     """One host: an sshd on a port of its own. To be used with ``with``, after which nothing of it is left.
 
-    Run as root it has two accounts, ``root`` and ``walker``, whose homes are temporary, in namespaces of its own;
-    otherwise only the account that runs the tests, with a temporary ``HOME``.
+    It runs in namespaces of its own, where ``/etc/passwd`` gives its accounts temporary homes: ``walker`` and ``root``
+    if the tests run as root, otherwise only the account that runs them. Process ids there are others than here.
 
-    ``shell`` is the login shell of both; ``path`` is the ``PATH`` of commands and of login shells too (see
+    ``shell`` is the login shell of all; ``path`` is the ``PATH`` of commands and of login shells too (see
     ``tools_folder``); ``extra`` are further lines of ``sshd_config``, which come first and so win.
     """
 
@@ -121,8 +129,8 @@ class Sshd:
         extra: Iterable[str] = (),
     ) -> None:
         self._program = sshd_program()
-        if AS_ROOT:
-            require_root("an sshd with accounts of its own")
+        if not _namespaces_work():
+            cannot("an sshd with homes of its own needs the right to make namespaces")
         self.host = "127.0.0.1"
         self.port = 0
         self.folder = Path()
@@ -181,7 +189,7 @@ class Sshd:
 
     def _account(self, name: str) -> Account:
         if name not in self.accounts:
-            cannot(f"a login as {name} needs tests that run as root")
+            require_root(f"a login as {name}")
         return self.accounts[name]
 
     @property
@@ -346,6 +354,9 @@ class Sshd:
             "shadow": [f"{one.name}:{_PASSWORD_HASH if one.uid else '*'}:19000:0:99999:7:::" for one in accounts],
             "group": [f"{one.name}:x:{one.gid}:" for one in accounts],
         }
+        if not AS_ROOT:
+            # Which only root can read; there are no passwords then.
+            del lines["shadow"]
         replaced = []
         for name, own in lines.items():
             system = Path("/etc", name)
@@ -367,8 +378,6 @@ class Sshd:
         variables = dict(self._environment)
         if self._path is not None:
             variables["PATH"] = self._path
-        if not AS_ROOT:
-            variables["HOME"] = str(self.home)
         lines = [
             *self._extra,
             f"ListenAddress {self.host}:{self.port}",
@@ -398,17 +407,14 @@ class Sshd:
 
     def _namespaces(self) -> list[str]:
         """What goes before the supervisor's command."""
-        if not AS_ROOT:
-            return []
-        return ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child"]
+        return [*_IN_NAMESPACES]
 
     def _begin(self) -> None:
         config = self.folder / "sshd_config"
         setup = {
-            "private": AS_ROOT,
             # Where sshd writes: its privilege separation folder, and who logged in when.
             "empty_folders": ["/run", "/var/log"],
-            "replaced_files": self._private_files() if AS_ROOT else [],
+            "replaced_files": self._private_files(),
             "folder": str(self.folder),
             "errors": str(self._errors_path),
             "command": [self._program, "-D", "-f", str(config), "-E", str(self._log_path)],

@@ -1,4 +1,4 @@
-"""What stands over one test sshd: the first process of its namespaces, or, for an ordinary user, just its ancestor.
+"""What stands over one test sshd: the first process of the host's namespaces.
 
 ``sshd.py`` runs this file with a JSON object as the first line of its stdin; after that, each line starts an sshd. It
 answers with its own process id as the tests see it, and then with the id of each sshd as it sees it itself. All that
@@ -17,7 +17,8 @@ import subprocess
 import sys
 import time
 
-PR_SET_CHILD_SUBREAPER = 36
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_CLEAR_ALL = 4
 
 
 def descendants() -> list[int]:
@@ -57,15 +58,14 @@ def main() -> None:
     setup = json.loads(sys.stdin.readline())
     # Before the namespace's own /proc is mounted this is the number that the tests know.
     own_pid = os.readlink("/proc/self")
-    if setup["private"]:
-        mount("-t", "proc", "proc", "/proc")
-        for folder in setup["empty_folders"]:
-            mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", folder)
-        for source, target in setup["replaced_files"]:
-            mount("--bind", source, target)
-        os.mkdir("/run/sshd", 0o755)
-    else:
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    mount("-t", "proc", "proc", "/proc")
+    for folder in setup["empty_folders"]:
+        mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", folder)
+    for source, target in setup["replaced_files"]:
+        mount("--bind", source, target)
+    os.mkdir("/run/sshd", 0o755)
+    # An ordinary account could mount because of these; what it runs on the host is to have no more rights than usual.
+    ctypes.CDLL(None).prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
     signal.signal(signal.SIGCHLD, reap)
     sys.stdout.write(own_pid + "\n")
     sys.stdout.flush()
