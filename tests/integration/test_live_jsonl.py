@@ -270,8 +270,10 @@ async def test_a_list_of_live_files_has_each_of_them_once_with_a_size_that_it_ha
             while len(sizes_seen) < 20:
                 assert time.monotonic() < give_up_at_s
                 before = {session_id: running.size_bytes(f"{session_id}.jsonl") for session_id in FIRST_ROWS}
-                rows = await process.call("list_session_files")
+                *chunks, done = await process.collect(await process.start_stream(None, "list_session_files_stream"))
                 after = {session_id: running.size_bytes(f"{session_id}.jsonl") for session_id in FIRST_ROWS}
+                rows = [row for chunk in chunks for row in chunk["params"]["files"]]
+                assert done["params"]["failures"] == []
                 found = {row["relativePath"].rpartition("/")[2]: row["sizeBytes"] for row in rows}
                 assert len(found) == len(rows)
                 # What is on its way to be renamed may be there or not.

@@ -6,7 +6,8 @@ Each file of ``protocol/transcripts`` is one conversation with one process, a li
     $ NAME=text an environment variable of the process, before the first other line
     > text      the client sends this line, as it is
     < json      the sidecar answers this, or notifies of it
-    < ...       any number of ``sessions:chunk`` lines, also none; another ``<`` line must follow
+    < ...       any number of lines that carry a part of a stream's result (``CHUNKS``), also none; another ``<`` line
+                must follow
 
 After its last line the client closes stdin, and the sidecar must exit with 0 without another word. Each transcript has
 one stream at a time, since the order between streams is not fixed.
@@ -18,7 +19,7 @@ What differs from run to run stands as a name, in what is sent as well as in wha
 * ``<age>``: the value of ``ageDays``, if it is a number of at least 0;
 * ``<number>``: the value of ``pid``, ``uptimeMs``, ``residentBytes`` or ``peakBytes``, if it is a number above 0;
 * ``<version>``: the value of ``version`` and ``protocolVersion``, if it is a text;
-* after a ``< ...`` also ``<number>``: the value of ``seq``, ``totalAgents`` and ``totalSessions``, if it is a number.
+* after a ``< ...`` also ``<number>``: the value of ``seq`` and of the totals (``TOTALS``), if it is a number.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from tests.client import SidecarProcess, environment
 
 FOLDER = Path(__file__).parents[2] / "protocol" / "transcripts"
 ANY_CHUNKS = "..."
+CHUNKS = frozenset({"sessions:chunk", "session-preview:page", "session-files:chunk"})
+TOTALS = ("totalAgents", "totalSessions", "totalMessages", "totalFiles", "totalSizeBytes")
 
 Kind = Literal["#", "$", ">", "<"]
 
@@ -118,7 +121,7 @@ class Names:
         }
 
     def counts_differ_from_now_on(self) -> None:
-        for field in ("seq", "totalAgents", "totalSessions"):
+        for field in ("seq", *TOTALS):
             self._rules[field] = ("<number>", _is_number)
 
     def real(self, text: str) -> str:
@@ -161,7 +164,7 @@ class _Reader:
     async def pass_over_chunks(self) -> None:
         self._names.counts_differ_from_now_on()
         while (message := await self._process.read()) is not None:
-            if not (isinstance(message, dict) and message.get("method") == "sessions:chunk"):
+            if not (isinstance(message, dict) and message.get("method") in CHUNKS):
                 self._ahead.append(message)
                 return
 

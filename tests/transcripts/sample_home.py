@@ -1,8 +1,8 @@
 """The home directory on which transcripts are played: the same bytes and times whenever it is written.
 
 Its sessions are years old, so that how they are judged doesn't depend on the day. Beside ``.openclaw`` it holds other
-homes, for transcripts that choose one: ``brief`` (two agents with one session each), ``large`` (more output than a pipe
-holds) and ``broken`` (``agents`` is a file).
+homes, for transcripts that choose one: ``brief`` (two agents with one session each), ``large`` (an agent with many
+sessions and one with a long one: any stream of either is more than a pipe holds) and ``broken`` (``agents`` is a file).
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import os
 from pathlib import Path
 
 LONG_AGO_MS = 1_714_557_600_000
-LARGE_SESSIONS = 600
-"""At 700 bytes for each, over twice of what a client reads at once and a pipe holds together."""
+LARGE_SESSIONS = 1_200
+LONG_SESSION_MESSAGES = 1_200
+"""At 300 bytes or more for each, over twice of what a client reads at once and a pipe holds together."""
 
 _ANSWER = "Here is what I found. " * 12
 
@@ -37,10 +38,12 @@ def write_sample_home(home: Path) -> None:
     _write(brief / "main" / "sessions" / "hello.jsonl", _header("hello"), _ask(1), _answer(2), _ask(3), _answer(4))
     _write(brief / "research" / "sessions" / "reset.jsonl", _header("reset"))
 
-    large = home / "large" / ".openclaw" / "agents" / "main" / "sessions"
-    _write(large / "s-000.jsonl", _header("s"), _ask(1), _answer(2), _ask(3), _answer(4))
+    large = home / "large" / ".openclaw" / "agents"
+    first = large / "main" / "sessions" / "s-0000.jsonl"
+    _write(first, _header("s"), _ask(1), _answer(2), _ask(3), _answer(4))
     for number in range(1, LARGE_SESSIONS):
-        os.link(large / "s-000.jsonl", large / f"s-{number:03}.jsonl")
+        os.link(first, first.with_name(f"s-{number:04}.jsonl"))
+    _write(large / "talk" / "sessions" / "long.jsonl", _header("long"), _answer(1) * LONG_SESSION_MESSAGES)
 
     (home / "broken" / ".openclaw").mkdir(parents=True)
     (home / "broken" / ".openclaw" / "agents").write_text("a file where a folder should be")
