@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -45,6 +46,7 @@ class DistantSshd(Sshd):
             key_types=key_types,
             extra=extra,
         )
+        self.device_index = 0
         self._relay: subprocess.Popen[str] | None = None
         self._rate_mbit: float | None = None
         self._delay_ms = 0.0
@@ -102,7 +104,8 @@ class DistantSshd(Sshd):
             start_new_session=True,
         )
         here, there = self._answer().split()
-        near, self.host = _addresses(int(Path(f"/sys/class/net/{here}/ifindex").read_text()))
+        self.device_index = socket.if_nametoindex(here)
+        near, self.host = _addresses(self.device_index)
         within = ("nsenter", "--net", "--target", str(self._supervisor_pid))
         _run(self._ip, "link", "set", there, "netns", str(self._supervisor_pid))
         for device, own, peer, prefix in ((here, near, self.host, ()), (there, self.host, near, within)):
