@@ -153,7 +153,7 @@ Encoding = Literal["identity", "zstd"]
 
 
 class AgentDatabase:
-    """The database in one agent's folder, open for writing in WAL mode until ``close``."""
+    """The database in one agent's folder, open for writing in WAL mode until its connection is closed."""
 
     def __init__(self, folder: Path, tables: str = TABLES, schema: int = SCHEMA) -> None:
         self.folder = folder

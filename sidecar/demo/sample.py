@@ -1,6 +1,6 @@
 """Write OpenClaw state directories of any size, always the same ones for the same seed.
 
-The demo, the tests and the benchmarks all use these trees. Lines have the shapes, key orders and sizes that OpenClaw
+The demo, the tests and the benchmarks all use these files. Lines have the shapes, key orders and sizes that OpenClaw
 2026.7.1 writes: entries of a median of about 300 bytes, tool results up to 160 KB, a rare base64 image. Text is drawn
 from a pool made once, so that a gigabyte takes seconds.
 """
@@ -11,7 +11,7 @@ import json
 import os
 import random
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -97,20 +97,17 @@ class AgentPlan:
     header_only_share: float = 1 / 12
 
 
-DEMO_AGENTS = (
-    AgentPlan("main", 260, 160_000),
-    AgentPlan("research", 120, 420_000),
-    AgentPlan("support", 340, 24_000),
-    AgentPlan("scratch", 180, 3_000),
-)
-
-
-def write_tree(root: Path, agents: tuple[AgentPlan, ...] = DEMO_AGENTS, *, seed: int = 1, now_ms: int) -> None:
+def write_tree(root: Path, agents: tuple[AgentPlan, ...], *, seed: int = 1, now_ms: int) -> None:
     """Write ``openclaw.json`` and ``agents/<name>/sessions``, transcripts and ``sessions.json``, below ``root``."""
-    root.mkdir(parents=True, exist_ok=True)
-    (root / "openclaw.json").write_text('{\n  // made by the sample writer\n  "gateway": {"mode": "local"},\n}\n')
+    write_config(root)
     for number, plan in enumerate(agents):
         SampleWriter(seed * 1_000 + number, now_ms).write_agent(root / "agents" / plan.name, plan)
+
+
+def write_config(root: Path) -> None:
+    """Write ``openclaw.json`` into ``root``, which is made if it is not there."""
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "openclaw.json").write_text('{\n  // made by the sample writer\n  "gateway": {"mode": "local"},\n}\n')
 
 
 class SampleWriter:
@@ -129,30 +126,33 @@ class SampleWriter:
         sessions.mkdir(parents=True, exist_ok=True)
         with open(sessions / "sessions.json", "w", encoding="utf-8") as index:
             index.write("{")
-            for number in range(plan.sessions):
-                session_id = self.uuid()
-                age_days = self._random.expovariate(1 / 20)
-                updated_ms = self._now_ms - int(age_days * _DAY_MS)
+            for number, (session_id, updated_ms, transcript) in enumerate(self.sessions(plan)):
                 path = sessions / f"{session_id}.jsonl"
-                header_only = self._random.random() < plan.header_only_share
-                self.write_transcript(path, session_id, 0 if header_only else plan.session_bytes, updated_ms)
-                os.utime(path, (updated_ms / 1000, updated_ms / 1000))
+                write_dated(path, transcript, updated_ms)
                 index.write(",\n  " if number else "\n  ")
-                entry = self._index_entry(session_id, str(path), updated_ms, plan.index_entry_bytes)
+                entry = self.index_entry(session_id, str(path), updated_ms, plan.index_entry_bytes)
                 key = "main" if number == 0 else f"explicit:{session_id}"
                 text = json.dumps(entry, indent=2, ensure_ascii=False).replace("\n", "\n  ")
                 index.write(f'"agent:{plan.name}:{key}": {text}')
             index.write("\n}")
 
-    def write_transcript(self, path: Path, session_id: str, size_bytes: int, updated_ms: int) -> None:
-        """Write whole lines up to about ``size_bytes``; 0 gives the bare header that a reset leaves."""
-        with open(path, "wb", buffering=1 << 20) as file:
-            written = 0
-            for line in self.lines(session_id, updated_ms - _DAY_MS // 4, size_bytes):
-                if not written or written + len(line) <= size_bytes * 1.02:
-                    written += file.write(line)
-                elif written > size_bytes * 0.9:
-                    break
+    def sessions(self, plan: AgentPlan) -> Iterator[tuple[str, int, Iterator[bytes]]]:
+        """Yield the id, the time of the last change, and the lines of each session, which are to be taken at once."""
+        for _ in range(plan.sessions):
+            session_id = self.uuid()
+            updated_ms = self._now_ms - int(self._random.expovariate(1 / 20) * _DAY_MS)
+            header_only = self._random.random() < plan.header_only_share
+            yield session_id, updated_ms, self._cut(session_id, 0 if header_only else plan.session_bytes, updated_ms)
+
+    def _cut(self, session_id: str, size_bytes: int, updated_ms: int) -> Iterator[bytes]:
+        """Whole lines up to about ``size_bytes``; 0 gives the bare header that a reset leaves."""
+        produced = 0
+        for line in self.lines(session_id, updated_ms - _DAY_MS // 4, size_bytes):
+            if not produced or produced + len(line) <= size_bytes * 1.02:
+                produced += len(line)
+                yield line
+            elif produced > size_bytes * 0.9:
+                break
 
     def lines(self, session_id: str, started_ms: int, size_bytes: int) -> Iterator[bytes]:
         """Yield lines of one transcript, header first; somewhat more of them than ``size_bytes``."""
@@ -164,7 +164,7 @@ class SampleWriter:
             nonlocal clock_ms, parent
             clock_ms += rng.randrange(300, 9_000)
             this = f"{rng.getrandbits(32):08x}"
-            line = f'{{"type":"{kind}","id":"{this}","parentId":{parent},"timestamp":"{_iso(clock_ms)}",{rest}}}\n'
+            line = f'{{"type":"{kind}","id":"{this}","parentId":{parent},"timestamp":"{iso_time(clock_ms)}",{rest}}}\n'
             parent = f'"{this}"'
             return line.encode()
 
@@ -180,7 +180,7 @@ class SampleWriter:
             )
 
         yield (
-            f'{{"type":"session","version":3,"id":"{session_id}","timestamp":"{_iso(clock_ms)}",'
+            f'{{"type":"session","version":3,"id":"{session_id}","timestamp":"{iso_time(clock_ms)}",'
             '"cwd":"/home/user/.openclaw/workspace"}\n'
         ).encode()
         if not size_bytes:
@@ -234,7 +234,7 @@ class SampleWriter:
             length += len(word) + 1
         return json.dumps(" ".join(parts), ensure_ascii=False)
 
-    def _index_entry(self, session_id: str, path: str, updated_ms: int, size_bytes: int) -> dict[str, object]:
+    def index_entry(self, session_id: str, path: str, updated_ms: int, size_bytes: int) -> dict[str, object]:
         provider, model = self._random.choice(_MODELS)
         return {
             "sessionId": session_id,
@@ -259,5 +259,13 @@ class SampleWriter:
         }
 
 
-def _iso(ms: int) -> str:
+def write_dated(path: Path, pieces: Iterable[bytes], changed_ms: int) -> None:
+    """Write a file that was last changed at that time."""
+    with open(path, "wb", buffering=1 << 20) as file:
+        file.writelines(pieces)
+    os.utime(path, (changed_ms / 1000, changed_ms / 1000))
+
+
+def iso_time(ms: int) -> str:
+    """As OpenClaw writes a time."""
     return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{ms % 1000:03d}Z"
