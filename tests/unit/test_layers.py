@@ -115,7 +115,7 @@ def test_the_server_starts_without_what_only_some_commands_or_the_tests_need() -
     assert not loaded & {"asyncssh", "cryptography", "hypothesis", "rich", "pytest", "sidecar.demo"}
 
 
-@pytest.mark.parametrize("module", ["hosts"])
+@pytest.mark.parametrize("module", ["hosts", "ssh_config"])
 def test_the_lists_of_hosts_are_read_without_asyncssh(module: str) -> None:
     loaded = set(run(f"import sidecar.remote.{module}, sys; print(*sys.modules)").split())
     assert f"sidecar.remote.{module}" in loaded
