@@ -5,6 +5,7 @@ An id is kept as JSON text and echoed as it came, so that none loses a digit.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from sidecar.text import mend_surrogates
 
 NULL_ID = b"null"
 _MAX_EXACT_FLOAT = 2**53
+_LINE_BREAK = re.compile(rb"\xe2\x80[\xa8\xa9]")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -102,7 +104,9 @@ def encode(value: Any) -> bytes:
         text = _encode(value)
     except UnicodeEncodeError:
         text = _encode(_without_lone_surrogates(msgspec.to_builtins(value)))
-    if b"\xe2" in text:  # one byte is found many times faster than two
+    # One byte is found many times faster than three. Where other characters begin with it (ticks, curly quotes), one
+    # search costs less than two replacements of nothing: of a preview of such text a quarter of the time.
+    if b"\xe2" in text and _LINE_BREAK.search(text):
         text = text.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
     return text
 

@@ -256,6 +256,7 @@ def mended(value: Any) -> Any:
 def test_line_separators_leave_escaped() -> None:
     assert encode("a\u2028b\u2029c") == b'"a\\u2028b\\u2029c"'
     assert json.loads(encode("a\u2028b\u2029c")) == "a\u2028b\u2029c"
+    assert (encode("a\u2028"), encode("a\u2029")) == (b'"a\\u2028"', b'"a\\u2029"')
 
 
 def test_characters_beside_the_line_separators_leave_as_they_are() -> None:
