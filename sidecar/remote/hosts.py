@@ -190,6 +190,7 @@ def _parse(text: bytes | None) -> _File:
     if text is None:
         return _File([], {})
     try:
+        text.decode()  # msgspec looks only at the strings that it decodes
         members = _decode_members(text)
         entries = _decode_list(members.pop("instances", b"[]"))
     except REJECTED:
@@ -227,8 +228,8 @@ def _instance(entry: _Entry) -> Instance | None:
     except REJECTED as error:
         shown = entry.id[:_SHOWN_ID_CHARS]
         raise SourceUnreadable(f'the host "{shown}" in {FILE_NAME} can\'t be read: {_describe(error)}') from None
-    others = _without_known(members)
-    return Instance(SshHost(**msgspec.structs.asdict(fields), others=others), *msgspec.structs.astuple(places))
+    host = SshHost(**msgspec.structs.asdict(fields), others=_others(members))
+    return Instance(host, *msgspec.structs.astuple(places))
 
 
 def _describe(error: Exception) -> str:
@@ -237,8 +238,13 @@ def _describe(error: Exception) -> str:
     return f"the value of {text.rpartition('`$.')[2].rstrip('`')}" if " - at `$." in text else text
 
 
-def _without_known(members: Members) -> Members:
-    return {name: value for name, value in members.items() if name not in _HostFields.__struct_encode_fields__}
+def _others(members: Members) -> Members:
+    """The members of a host that are not known here, each on one line, as the wire wants it."""
+    return {
+        name: msgspec.Raw(msgspec.json.format(value, indent=-1))
+        for name, value in members.items()
+        if name not in _HostFields.__struct_encode_fields__
+    }
 
 
 def _id_for(host: SshHost, entries: Sequence[_Entry]) -> str:
@@ -263,7 +269,7 @@ def _merged(host: SshHost, host_id: str, was: _Entry | None) -> SshHost:
         stored = _decode_members(was.config) if was else {}
     except REJECTED:
         stored = {}
-    return msgspec.structs.replace(host, id=host_id, others=_without_known(stored) | _without_known(host.others))
+    return msgspec.structs.replace(host, id=host_id, others=_others(stored) | _others(host.others))
 
 
 def _entry_text(host: SshHost, was: _Entry | None) -> msgspec.Raw:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from sidecar import PROTOCOL_VERSION, __version__
 from sidecar.cancel import CancelToken
+from sidecar.remote.hosts import delete_host, list_hosts, upsert_host
+from sidecar.remote.ssh_config import list_ssh_config_hosts
 from sidecar.server.process import memory_bytes
-from sidecar.stores.agent import database_ids
 from sidecar.stores.deletion import clear_all, delete_sessions
 from sidecar.stores.home import LocalHome
 from sidecar.stores.locations import ActivePaths, expand
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
         BatchParams,
         DeleteParams,
         HandleParams,
+        HostIdParams,
+        HostParams,
         PathParams,
         PreviewParams,
         PreviewStreamParams,
@@ -56,6 +59,9 @@ class Context:
 
     def openclaw_dir(self) -> str:
         return self.paths.openclaw_dir(self.environ)
+
+    def clawpal_dir(self) -> str:
+        return self.paths.clawpal_dir(self.environ)
 
     def home(self) -> LocalHome:
         return LocalHome(self.openclaw_dir())
@@ -130,12 +136,11 @@ def list_files_stream(context: Context, params: BatchParams) -> Stream:
 
 
 def delete(context: Context, params: DeleteParams) -> Job:
-    openclaw_dir = context.openclaw_dir()
-    return lambda token: delete_sessions(openclaw_dir, params.agent_id, params.session_ids, token, database_ids)
+    return partial(delete_sessions, context.home(), params.agent_id, params.session_ids)
 
 
 def clear(context: Context, params: None) -> Job:
-    return partial(clear_all, context.openclaw_dir())
+    return partial(clear_all, context.home())
 
 
 def preview(context: Context, params: PreviewParams) -> Job:
@@ -146,6 +151,27 @@ def preview(context: Context, params: PreviewParams) -> Job:
 def preview_stream(context: Context, params: PreviewStreamParams) -> Stream:
     transcript = partial(context.home().transcript, params.agent_id, params.session_id)
     return PreviewStream(transcript, params.agent_id, params.session_id, params.page_size)
+
+
+def list_ssh_hosts(context: Context, params: None) -> Job:
+    clawpal_dir = context.clawpal_dir()
+    return lambda _token: [host.members() for host in list_hosts(clawpal_dir)]
+
+
+def upsert_ssh_host(context: Context, params: HostParams) -> Job:
+    clawpal_dir = context.clawpal_dir()
+    host = params.host.ssh_host()
+    return lambda _token: upsert_host(clawpal_dir, host).members()
+
+
+def delete_ssh_host(context: Context, params: HostIdParams) -> Job:
+    clawpal_dir = context.clawpal_dir()
+    return lambda _token: delete_host(clawpal_dir, params.host_id)
+
+
+def suggest_ssh_hosts(context: Context, params: None) -> Job:
+    home = expand("~", context.environ)
+    return lambda _token: list_ssh_config_hosts(home)
 
 
 def _chosen_path(context: Context, params: PathParams) -> str | None:
@@ -196,4 +222,8 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command("preview_session_stream", "PreviewStreamParams", "stream", preview_stream, "The messages, in pages."),
     Command("analyze_sessions_stream", "BatchParams", "stream", analyze_stream, "Analyses every session, in batches."),
+    Command("list_ssh_hosts", None, "job", list_ssh_hosts, "The hosts over SSH that the app knows."),
+    Command("upsert_ssh_host", "HostParams", "job", upsert_ssh_host, "Stores a host, or changes one."),
+    Command("delete_ssh_host", "HostIdParams", "job", delete_ssh_host, "Forgets a host."),
+    Command("list_ssh_config_hosts", None, "job", suggest_ssh_hosts, "The hosts that ~/.ssh/config names."),
 )

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+import msgspec
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from sidecar.errors import InvalidParams
+from sidecar.remote.hosts import AuthMethod, SshHost
+from sidecar.wire.messages import encode
 
 
 class Params(BaseModel):
     """The base of all; the order of the fields is that of parameters by position."""
 
-    model_config = ConfigDict(alias_generator=to_camel, extra="ignore", strict=True, frozen=True)
+    model_config = ConfigDict(
+        alias_generator=to_camel, extra="ignore", strict=True, frozen=True, hide_input_in_errors=True
+    )
 
 
 def parse(name: str, given: tuple[Any, ...] | dict[str, Any]) -> Params:
@@ -60,11 +66,52 @@ class HandleParams(Params):
     handle_id: str
 
 
+class HostIdParams(Params):
+    host_id: str
+
+
+class GivenHost(Params):
+    """A host as the app sends it, with fields that are not known here. Printing one shows no secret."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: str = ""
+    label: str
+    host: Annotated[str, Field(min_length=1), AfterValidator(_without_nul)]
+    port: Annotated[int, Field(ge=1, le=65_535)]
+    username: str
+    auth_method: AuthMethod
+    key_path: Path | None = None
+    password: str | None = None
+    passphrase: str | None = None
+
+    def ssh_host(self) -> SshHost:
+        known = {name: getattr(self, name) for name in GivenHost.model_fields}
+        others = {name: msgspec.Raw(encode(value)) for name, value in (self.model_extra or {}).items()}
+        return SshHost(**known, others=others)
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        return [("id", self.id)]
+
+
+class HostParams(Params):
+    host: GivenHost
+
+
 class PathParams(Params):
     path: Path | None = None
 
 
 MODELS: dict[str, type[Params]] = {
     model.__name__: model
-    for model in (BatchParams, DeleteParams, HandleParams, PathParams, PreviewParams, PreviewStreamParams)
+    for model in (
+        BatchParams,
+        DeleteParams,
+        HandleParams,
+        HostIdParams,
+        HostParams,
+        PathParams,
+        PreviewParams,
+        PreviewStreamParams,
+    )
 }

@@ -2,7 +2,8 @@
 
 Its sessions are years old, so that how they are judged doesn't depend on the day. Beside ``.openclaw`` it holds other
 homes, for transcripts that choose one: ``brief`` (two agents with one session each), ``large`` (an agent with many
-sessions and one with a long one: any stream of either is more than a pipe holds) and ``broken`` (``agents`` is a file).
+sessions and one with a long one: any stream of either is more than a pipe holds) and ``broken`` (``agents`` is a file,
+``.ssh/config`` is a folder, and ``.clawpal/instances.json`` is cut off).
 """
 
 from __future__ import annotations
@@ -16,6 +17,27 @@ LARGE_SESSIONS = 1_200
 LONG_SESSION_MESSAGES = 1_200
 """At 300 bytes or more for each, over twice of what a client reads at once and a pipe holds together."""
 
+_INSTANCES = [
+    {"id": "local", "instanceType": "local", "label": "This computer", "sshHostConfig": None},
+    {
+        "id": "ssh:attic",
+        "instanceType": "remote_ssh",
+        "label": "Attic",
+        "openclawHome": "/srv/claw",
+        "clawpalDataDir": None,
+        "sshHostConfig": {
+            "id": "ssh:attic",
+            "label": "Attic",
+            "host": "attic.example.org",
+            "port": 22,
+            "username": "me",
+            "authMethod": "key",
+            "keyPath": "~/.ssh/attic",
+            "password": None,
+            "colour": "#a0c0ff",
+        },
+    },
+]
 _ANSWER = "Here is what I found. " * 12
 
 
@@ -33,6 +55,11 @@ def write_sample_home(home: Path) -> None:
     (agents / "research" / "sessions" / "lost.jsonl").symlink_to("moved-away.jsonl")
     _write_index(agents / "research", {"paper": ("kimi-k2", 5_120)})
     (agents / "scratch" / "sessions").mkdir(parents=True)
+    _write(home / ".clawpal" / "instances.json", json.dumps({"instances": _INSTANCES, "version": 3}).encode())
+    _write(home / ".ssh" / "config", b"Include more\n\nHost *\n    User dev\n    IdentityFile ~/.ssh/id_ed25519\n")
+    _write(
+        home / ".ssh" / "more", b"Host lab\n    HostName %h.example.org\n    Port 2222\nHost attic lab-?\n    User me\n"
+    )
 
     brief = home / "brief" / ".openclaw" / "agents"
     _write(brief / "main" / "sessions" / "hello.jsonl", _header("hello"), _ask(1), _answer(2), _ask(3), _answer(4))
@@ -47,6 +74,8 @@ def write_sample_home(home: Path) -> None:
 
     (home / "broken" / ".openclaw").mkdir(parents=True)
     (home / "broken" / ".openclaw" / "agents").write_text("a file where a folder should be")
+    _write(home / "broken" / ".clawpal" / "instances.json", b'{"instances": [{"id": "ssh:lab"')
+    (home / "broken" / ".ssh" / "config").mkdir(parents=True)
 
 
 def _write(path: Path, *lines: bytes) -> None:

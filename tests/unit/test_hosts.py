@@ -28,7 +28,9 @@ from sidecar.errors import HostUnknown, InvalidParams, SidecarError, SourceUnrea
 from sidecar.limits import MAX_HOST_FILE_BYTES, MAX_HOST_FILE_TRIES
 from sidecar.remote import hosts, private_file
 from sidecar.remote.hosts import SshHost, delete_host, find_host, list_hosts, upsert_host
+from sidecar.server.schema import HostParams, parse
 from sidecar.stores import index_rewrite
+from sidecar.wire.messages import encode
 
 SECRETS = {"password": "hunter2-p", "passphrase": "hunter2-q"}
 
@@ -247,7 +249,7 @@ def test_a_host_without_an_id_takes_the_place_of_one_whose_id_was_chosen_otherwi
 NUMBERS = st.sampled_from(["12345678901234567890123456789", "1.50", "1e5", "-0.0", "0.1000000000000000055", "1E+400"])
 TEXTS = st.text(max_size=6).map(json.dumps) | st.sampled_from([r'"\/"', r'"\u00e9"', r'"\ud83d\ude00"', '" "'])
 VALUES = st.recursive(
-    NUMBERS | TEXTS | st.sampled_from(["true", "null", "{}", "[ ]"]),
+    NUMBERS | TEXTS | st.sampled_from(["true", "null", "{}", "[ ]", "[\n1]"]),
     lambda inner: (
         st.lists(inner, max_size=3).map(lambda items: f"[{', '.join(items)}]")
         | st.dictionaries(TEXTS, inner, max_size=3).map(lambda items: _object(items))
@@ -311,6 +313,9 @@ def test_other_entries_and_unknown_fields_are_kept_to_the_spelling_of_their_numb
                 saved = upsert_host(str(folder), list_hosts(str(folder))[0])
                 kept = [ours, *foreign]
                 assert exact(msgspec.json.encode(saved.members())) == exact(config)
+                again = upsert_host(str(folder), saved)
+                for host in (saved, again, *list_hosts(str(folder))):
+                    assert b"\n" not in encode(host.members())
             case "insert":
                 upsert_host(str(folder), a_host())
                 config = json.dumps(a_config("ssh:box.example", label="Box", host="box.example"))
@@ -366,6 +371,7 @@ BROKEN = [
     '{"instances": []} x',
     "\ufeff{}",
     b'{"instances": [], "\xff": 1}',
+    b'{"instances": [{"x": "\xff"}]}',
     '{"instances": ' + "[" * 100_000 + "]" * 100_000 + "}",
 ]
 
@@ -489,6 +495,26 @@ def error_of(act: Callable[[str], object], folder: Folder) -> SidecarError | Non
     except SidecarError as error:
         return error
     return None
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"port": 0}, {"host": "a\0"}, {"authMethod": "x"}, {"password": ["hunter2"]}, {"passphrase": 5}]
+)
+def test_a_host_that_is_sent_wrong_is_refused_without_a_word_of_its_secrets(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InvalidParams, match=f"^host.{next(iter(wrong))}: ") as caught:
+        parse("HostParams", {"host": a_config() | SECRETS | wrong})
+    shown = (caught.value, caught.value.__context__, caught.value.details)
+    assert "hunter2" not in " ".join(map(str, shown))
+
+
+def test_a_host_that_is_sent_keeps_the_fields_that_are_not_known_and_shows_none_of_its_secrets() -> None:
+    more = {"token": "hunter2-t", "auth_method": 1, "others": {"a": [1.5, None]}}
+    params = parse("HostParams", {"host": a_config("") | SECRETS | more})
+    assert isinstance(params, HostParams)
+    assert params.host.ssh_host().members() == a_config("") | SECRETS | {
+        name: msgspec.Raw(json.dumps(value, separators=(",", ":")).encode()) for name, value in more.items()
+    }
+    assert "hunter2" not in f"{params!r} {params} {pretty_repr(params)}"
 
 
 # The file's mode, links, and who may write at once
