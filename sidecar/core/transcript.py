@@ -91,6 +91,27 @@ class Tally:
         """Count a whole transcript that is at most one block long."""
         self._add_lines(BytesIO(text).readlines())
 
+    def add_counts(
+        self,
+        messages: int,
+        users: int,
+        assistants: int,
+        last_activity: str | None,
+        header_id: str | None,
+        begun: bool,
+        skipped_lines: int,
+    ) -> None:
+        """Add what another tally counted of the lines that come next; ``begun``: whether an entry was among them."""
+        self.messages += messages
+        self.users += users
+        self.assistants += assistants
+        self.skipped_lines += skipped_lines
+        if last_activity is not None:
+            self.last_activity = last_activity
+        if begun and not self._begun:
+            self._begun = True
+            self.header_id = header_id
+
     def _add_lines(self, lines: list[bytes]) -> None:
         entries: list[Entry] = []
         rest = map(_decode_entry, lines)

@@ -10,9 +10,10 @@ import logging
 import re
 import time
 from collections import deque
-from collections.abc import AsyncGenerator
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import asyncssh
 from asyncssh.constants import OPEN_REQUEST_SESSION_FAILED
@@ -31,6 +32,7 @@ from sidecar.remote.connect import HostKeyTrusted, Surroundings, connect
 from sidecar.remote.hosts import SshHost
 from sidecar.remote.process import RemoteProcess
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 # Ends the whole process group when the input ends, so that a command that neither reads nor writes ends too. What sshd
@@ -230,23 +232,43 @@ class SshConnectionPool:
     async def open(self, host: Host, command: str, chunk_size: int = CHUNK_BYTES) -> RemoteProcess:
         """Start ``command``, a text for the host's login shell, of whatever kind that is. The caller closes it."""
         link = self._link(host)
+        process = RemoteProcess(chunk_size, link.transfers.add, link.channels.give)
+        await self._in_channel(link, lambda connection: _start(connection, process, command))
+        return process
+
+    @asynccontextmanager
+    async def sftp(self, host: Host) -> AsyncGenerator[asyncssh.SFTPClient, None]:
+        """An SFTP session on the host, in a channel of its own."""
+        link = self._link(host)
+        client = await self._in_channel(link, lambda connection: connection.start_sftp_client())
+        try:
+            yield client
+        finally:
+            client.exit()
+            link.channels.give()
+
+    async def _in_channel(self, link: _Link, begin: Callable[[asyncssh.SSHClientConnection], Awaitable[T]]) -> T:
+        """What ``begin`` opens, in a channel that there is a place for; the place is kept if it succeeds."""
         await link.channels.take()
         try:
             while True:
                 connection = await link.connected()
-                process = RemoteProcess(chunk_size, link.transfers.add, link.channels.give)
                 try:
-                    await _start(connection, process, command)
+                    begun = await begin(connection)
                 except asyncssh.ChannelOpenError as error:
                     if error.code == OPEN_REQUEST_SESSION_FAILED:
                         raise ConnectionBroken(f"connection closed before the command was confirmed: {error}") from None
-                    if link.connection is connection and link.channels.used <= 1:
-                        raise ChannelRefused(f"ssh open channel failed: {error}") from None
+                    # A connection that has gone is opened anew: nothing has begun on the host.
                     if link.connection is connection:
+                        if link.channels.used <= 1:
+                            raise ChannelRefused(f"ssh open channel failed: {error}") from None
                         await link.channels.take_after_refusal()
                 else:
                     link.rest()
-                    return process
+                    return begun
+        except asyncssh.Error as error:
+            link.channels.give()
+            raise ConnectionBroken(f"connection closed: {error}") from None
         except BaseException:
             link.channels.give()
             raise
@@ -297,12 +319,7 @@ def quoted(text: str) -> str:
     ``ValueError`` for what they don't all take alike: line breaks, ``!`` before anything but a space, and backslashes
     before a quote or another.
     """
-    if (
-        any(character in text.replace("! ", "") for character in "\n\r!\0")
-        or "\\\\" in text
-        or text.endswith("\\")
-        or "\\'" in text
-    ):
+    if _NOT_QUOTABLE.search(text):
         raise ValueError("the text can't be quoted for every shell")
     return "'" + text.replace("'", "'\"'\"'") + "'"
 

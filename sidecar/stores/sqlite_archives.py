@@ -194,7 +194,7 @@ class PieceReader:
     def _lines_of_events(self, blocks: Iterator[Block]) -> Iterator[Block]:
         lines = self._lines
         lines.clear()
-        for event in _events(blocks):
+        for event in cold_events(blocks):
             text = event.event_json or ""
             most_bytes = 4 * len(text)
             if most_bytes > lines.room_bytes and (block := lines.block()):
@@ -213,7 +213,7 @@ def _encoded(text: str) -> Iterator[bytes]:
     return (text[place : place + ROW_PIECE_BYTES].encode() for place in range(0, len(text), ROW_PIECE_BYTES))
 
 
-def _events(blocks: Iterator[Block]) -> Iterator[_Row]:
+def cold_events(blocks: Iterator[Block]) -> Iterator[_Row]:
     """The rows in the records of cold storage; ``BrokenDatabase`` if they are no such records."""
     begun = False
     for buffer, begin, end in blocks:

@@ -9,8 +9,8 @@ import zstandard
 
 from sidecar.cancel import CancelToken
 from sidecar.errors import SessionsRefused
-from sidecar.stores.agent import database_ids
 from sidecar.stores.deletion import delete_sessions
+from sidecar.stores.home import LocalHome
 from tests.sqlite_trees import Archive, Session, SqliteAgent
 
 HEADER = b'{"type":"session","version":3,"id":"abc","timestamp":"2026-11-22T20:00:00.000Z"}\n'
@@ -18,7 +18,7 @@ ARCHIVE = "abc.jsonl.deleted.2026-11-22T20-19-10.375Z.bfa8201e84bb45fe985078b57c
 
 
 def delete(home: Path, *ids: str) -> int:
-    return delete_sessions(str(home), "main", ids, CancelToken(), database_ids)
+    return delete_sessions(LocalHome(str(home)), "main", ids, CancelToken())
 
 
 def refusal(home: Path, session_id: str) -> str:

@@ -27,9 +27,10 @@ from hypothesis import strategies as st
 from sidecar.cancel import CancelToken
 from sidecar.errors import Cancelled, SessionsRefused, SourceUnreadable
 from sidecar.limits import INDEX_LOCK_WAIT_S, LOCK_STALE_S, MAX_INDEX_TRIES, MAX_NAMED_REFUSALS
-from sidecar.stores import deletion, index_rewrite
+from sidecar.stores import index_rewrite, session_folders
 from sidecar.stores.deletion import clear_all, delete_sessions
 from sidecar.stores.files import open_folder
+from sidecar.stores.home import LocalHome
 from sidecar.stores.index_rewrite import Folder, forget_transcripts, live_lock, without_entries
 from sidecar.stores.session_index import BrokenIndex
 from sidecar.text import wire_name
@@ -110,7 +111,7 @@ class Home:
         return set(os.listdir(self.folder / folder))
 
     def delete(self, *session_ids: str, **options: Any) -> int:
-        return delete_sessions(str(self.root), self.agent, session_ids, CancelToken(), **options)
+        return delete_sessions(LocalHome(str(self.root), **options), self.agent, session_ids, CancelToken())
 
     def refusals(self, *session_ids: str, **options: Any) -> tuple[int, dict[str, str]]:
         """How many were deleted, and the reasons why others weren't."""
@@ -208,7 +209,7 @@ def test_an_agent_folder_and_a_sessions_folder_may_be_links(tmp_path: Path) -> N
     moved.sessions.symlink_to(elsewhere.sessions)
     moved.write("old.jsonl", folder="sessions_archive")
     (moved.root / "agents" / "linked").symlink_to(moved.folder)
-    assert delete_sessions(str(moved.root), "linked", ["abc", "old.jsonl"], CancelToken()) == 2
+    assert delete_sessions(LocalHome(str(moved.root)), "linked", ["abc", "old.jsonl"], CancelToken()) == 2
     assert elsewhere.names() == set(OTHERS)
     assert moved.names("sessions_archive") == set()
 
@@ -239,7 +240,7 @@ def test_a_name_of_any_bytes_is_deleted_by_the_id_that_the_wire_shows(tmp_path: 
 def test_an_agent_with_a_name_of_any_bytes_is_found_by_its_wire_name(tmp_path: Path) -> None:
     home = Home(tmp_path, os.fsdecode(b"ag\xffent"))
     home.write("abc.jsonl")
-    assert delete_sessions(str(tmp_path), "ag\ufffdffent", ["abc"], CancelToken()) == 1
+    assert delete_sessions(LocalHome(str(tmp_path)), "ag\ufffdffent", ["abc"], CancelToken()) == 1
     assert home.names() == set()
 
 
@@ -282,7 +283,7 @@ def test_an_agent_of_a_bad_or_an_unknown_name_is_refused_before_any_file_is_touc
     (home.root / "agents" / "link").symlink_to("nowhere")
     before = every_file(home.root)
     with pytest.raises(SessionsRefused) as refused:
-        delete_sessions(str(home.root), name, ["abc", "", "abc"], CancelToken())
+        delete_sessions(LocalHome(str(home.root)), name, ["abc", "", "abc"], CancelToken())
     assert refused.value.details["deleted"] == 0
     assert [each["sessionId"] for each in refused.value.details["refused"]] == ["abc", ""]
     assert ("name" if name in BAD_NAMES else "no such file") in refused.value.message
@@ -328,11 +329,11 @@ def test_an_id_that_more_than_one_file_has_is_refused(home: Home) -> None:
 
 def test_a_session_of_the_database_is_refused_and_what_is_left_of_it_as_files_goes_by_its_file_name(home: Home) -> None:
     home.write(*OWN, "x.jsonl")
-    deleted, reasons = home.refusals("abc", "x", database_sessions=lambda agent: {"abc", agent.name})
+    deleted, reasons = home.refusals("abc", "x", database_ids=lambda agent: {"abc", agent.name})
     assert deleted == 1
     assert "only OpenClaw itself can delete it" in reasons["abc"]
     assert home.names() == set(OWN)
-    assert home.delete("abc.jsonl", database_sessions=lambda _: {"abc"}) == 1
+    assert home.delete("abc.jsonl", database_ids=lambda _: {"abc"}) == 1
     assert home.names() == set()
 
 
@@ -346,7 +347,7 @@ def test_a_database_that_can_not_be_read_refuses_all_since_any_session_may_be_in
         raise SourceUnreadable("the database is corrupt")
 
     home.write("abc.jsonl")
-    assert home.refusals("abc", "x", database_sessions=unreadable) == (
+    assert home.refusals("abc", "x", database_ids=unreadable) == (
         0,
         dict.fromkeys(("abc", "x"), "the database is corrupt"),
     )
@@ -970,7 +971,7 @@ def test_wherever_a_deletion_crashes_no_transcript_has_lost_its_entry_and_the_in
 
         def crashing(home: Home = home, number: int = number) -> None:
             faulty = Faulty(number, crash)
-            vars(index_rewrite)["os"] = vars(deletion)["os"] = faulty
+            vars(index_rewrite)["os"] = vars(session_folders)["os"] = faulty
             home.delete("abc", "abd")
 
         code = in_a_child(crashing)
@@ -1002,7 +1003,7 @@ def test_a_cancel_stops_between_two_sessions_and_the_index_loses_the_entries_of_
     home.write("a.jsonl", "b.jsonl", "c.jsonl")
     home.write_index(entry("a"), entry("b"), entry("c"))
     with pytest.raises(Cancelled):
-        delete_sessions(str(home.root), "main", ["a", "b", "c"], Token())
+        delete_sessions(LocalHome(str(home.root)), "main", ["a", "b", "c"], Token())
     assert home.names() == {"b.jsonl", "c.jsonl", "sessions.json"}
     assert home.indexed() == ["b", "c"]
 
@@ -1012,9 +1013,9 @@ def test_a_cancelled_token_deletes_nothing(home: Home) -> None:
     token = CancelToken()
     token.cancel()
     with pytest.raises(Cancelled):
-        delete_sessions(str(home.root), "main", ["abc"], token)
+        delete_sessions(LocalHome(str(home.root)), "main", ["abc"], token)
     with pytest.raises(Cancelled):
-        clear_all(str(home.root), token)
+        clear_all(LocalHome(str(home.root)), token)
     assert home.names() == set(OWN)
 
 
@@ -1055,9 +1056,9 @@ def test_a_folder_that_can_not_be_listed_is_the_reason_why_an_id_is_not_found(ho
 def test_an_agent_without_folders_has_no_sessions(tmp_path: Path) -> None:
     (tmp_path / "agents" / "main").mkdir(parents=True)
     with pytest.raises(SessionsRefused, match="no such file"):
-        delete_sessions(str(tmp_path), "main", ["abc"], CancelToken())
-    assert clear_all(str(tmp_path), CancelToken()) == 0
-    assert clear_all(str(tmp_path / "nowhere"), CancelToken()) == 0
+        delete_sessions(LocalHome(str(tmp_path)), "main", ["abc"], CancelToken())
+    assert clear_all(LocalHome(str(tmp_path)), CancelToken()) == 0
+    assert clear_all(LocalHome(str(tmp_path / "nowhere")), CancelToken()) == 0
 
 
 KEPT = (
@@ -1101,10 +1102,10 @@ def test_clearing_all_removes_each_file_of_a_session_of_every_agent_and_nothing_
     homes = [Home(tmp_path, agent) for agent in ("main", "other", "b")]
     for home in homes:
         fill(home)
-    assert clear_all(str(tmp_path), CancelToken()) == 3 * len(CLEARED)
+    assert clear_all(LocalHome(str(tmp_path)), CancelToken()) == 3 * len(CLEARED)
     assert {path.split("/", 2)[2] for path in every_file(tmp_path)} == set(KEPT)
     assert [home.indexed() for home in homes] == [["elsewhere"]] * 3
-    assert clear_all(str(tmp_path), CancelToken()) == 0
+    assert clear_all(LocalHome(str(tmp_path)), CancelToken()) == 0
 
 
 def test_clearing_all_leaves_sessions_with_a_live_lock_and_names_them(tmp_path: Path) -> None:
@@ -1118,7 +1119,7 @@ def test_clearing_all_leaves_sessions_with_a_live_lock_and_names_them(tmp_path: 
         f"{folder}/abc.jsonl.reset.{TIME}" for folder in ("sessions", "sessions_archive")
     }
     with pytest.raises(SessionsRefused) as refused:
-        clear_all(str(tmp_path), CancelToken())
+        clear_all(LocalHome(str(tmp_path)), CancelToken())
     details = refused.value.details
     assert [(each["agent"], each["sessionId"]) for each in details["refused"]] == [
         ("other", "abc"),
@@ -1137,7 +1138,7 @@ def test_clearing_all_goes_on_after_a_folder_that_can_not_be_listed_and_names_it
         each.write("abc.jsonl")
     (broken.folder / "sessions_archive").write_text("")
     with pytest.raises(SessionsRefused) as refused:
-        clear_all(str(tmp_path), CancelToken())
+        clear_all(LocalHome(str(tmp_path)), CancelToken())
     assert refused.value.details["deleted"] == 2
     assert [(each["agent"], each["sessionId"]) for each in refused.value.details["refused"]] == [
         ("broken", "sessions_archive")
@@ -1163,7 +1164,7 @@ def test_a_session_of_a_real_installation_goes_with_its_traces_and_its_entry_and
     root = real / "2026.7.1-jsonl"
     session_id = "c1abf420-9987-4849-93d1-dcab9f1412c6"
     before = every_file(root)
-    assert delete_sessions(str(root), "main", [session_id], CancelToken()) == 1
+    assert delete_sessions(LocalHome(str(root)), "main", [session_id], CancelToken()) == 1
     after = every_file(root)
     assert {path.split(session_id)[1] for path in before.keys() - after.keys()} == {
         ".jsonl",
@@ -1183,7 +1184,7 @@ def test_clearing_real_installations_leaves_databases_and_indexes(real: Path) ->
     for era in ("2026.7.1-jsonl", "2026.9.6-sqlite"):
         root = real / era
         before = every_file(root)
-        files = clear_all(str(root), CancelToken())
+        files = clear_all(LocalHome(str(root)), CancelToken())
         after = every_file(root)
         assert len(before) - len(after) == files > 0
         assert all("/sessions/" in path for path in before.keys() - after.keys())

@@ -1,0 +1,60 @@
+"""One run of an engine on a host: its request sent, its lease renewed, its output read, and the end of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from functools import cache, partial
+from importlib import resources
+from typing import Any
+
+import msgspec
+
+from sidecar.limits import LEASE_S
+from sidecar.remote.engine_choice import Program, choose
+from sidecar.remote.pool import Host, SshConnectionPool
+from sidecar.remote.process import RemoteProcess
+from sidecar.remote.records import EngineRun
+
+_SCRIPTS = {"node": "helper.mjs", "python": "helper.py"}
+
+
+class ProgramRun:
+    """An engine that runs on the host, in a program there."""
+
+    def __init__(self, process: RemoteProcess, script: bytes, request: bytes) -> None:
+        self._process = process
+        self._renewing = asyncio.create_task(self._renew(b"%d\n" % len(script) + script + request + b"\n"))
+        self.read = process.read
+
+    async def _renew(self, first: bytes) -> None:
+        await self._process.write(first)
+        while True:
+            await asyncio.sleep(LEASE_S)
+            await self._process.write(b"\n")
+
+    def close(self) -> None:
+        self._renewing.cancel()
+        self._process.close()
+
+
+async def start_engine(pool: SshConnectionPool, host: Host, request: Mapping[str, Any]) -> EngineRun:
+    """Start the best engine that the host has. ``SidecarError`` if it can't be reached."""
+    means = await choose(pool, host)
+    request = {**request, "env": means.environment}
+    if means.program is not None:
+        process = await pool.open(host, means.program.command)
+        return ProgramRun(process, _script(means.program), msgspec.json.encode(request))
+    # Hosts that have a program need none of what reads sessions over SFTP.
+    from sidecar.remote.sftp_engine import SftpRun
+
+    return SftpRun(partial(pool.sftp, host), request)
+
+
+@cache
+def _script_of(name: str) -> bytes:
+    return resources.files("sidecar.remote").joinpath(name).read_bytes()
+
+
+def _script(program: Program) -> bytes:
+    return _script_of(_SCRIPTS[program.kind])

@@ -1,0 +1,103 @@
+"""Transcripts that an engine could not open, and so sent on as they are: zstd frames and streams, opened here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar
+
+from sidecar.core.blocks import Block, RecordBlocks
+from sidecar.core.zstd import ZstdReader
+from sidecar.limits import ROW_PIECE_BYTES
+from sidecar.stores.sqlite_archives import cold_events
+from sidecar.stores.sqlite_rows import Lines
+
+if TYPE_CHECKING:
+    from sidecar.remote.home import Records
+
+
+class ForwardedTranscript:
+    """What ``records`` give next of one transcript, up to a record of another kind, which stays there.
+
+    Waits for the network, as long as an answer takes, where the middle of a stream has not come yet.
+    """
+
+    RECORDS: ClassVar[frozenset[str]] = frozenset(("frame", "piece", "cold"))
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+
+    def blocks(self) -> Iterator[Block]:
+        """The lines, as blocks, each valid until the next is asked for; ``SidecarError`` if they can't be read.
+
+        A block without a byte in it stands for a line that was passed over as too long.
+        """
+        record = self._records.next_told()
+        if record is None:
+            return
+        if record.name == "frame":
+            yield from self._line_of(record.data)
+            return
+        self._records.put_back(record)
+        blocks = RecordBlocks()
+        source = ZstdReader(_Pieces(self._records, record.name))
+        if record.name == "piece":
+            while block := blocks.read(source):
+                yield block
+            yield from [Block(bytearray(), 0, 0)] * blocks.overlong
+            return
+        records = iter(lambda: blocks.read(source), None)
+        lines = Lines()
+        for event in cold_events(records):
+            lines.clear()
+            lines.add_pieces([(event.event_json or "").encode()])
+            if block := lines.block():
+                yield block
+
+    def size_bytes(self) -> int:
+        """The size of the transcript, which is read for it."""
+        return sum(block.end - block.start for block in self.blocks())
+
+    def _line_of(self, frame: bytes) -> Iterator[Block]:
+        source = ZstdReader(_Fixed(frame))
+        lines = Lines()
+        piece = memoryview(bytearray(ROW_PIECE_BYTES))
+        if lines.add_pieces(bytes(piece[:count]) for count in iter(lambda: source(piece), 0)) is None:
+            yield Block(bytearray(), 0, 0)
+        elif block := lines.block():
+            yield block
+
+
+class _Pieces:
+    """A ``ReadInto`` of the bytes of all records of one name that come next."""
+
+    def __init__(self, records: Records, name: str) -> None:
+        self._records = records
+        self._name = name
+        self._data = memoryview(b"")
+
+    def __call__(self, space: memoryview) -> int:
+        while not self._data:
+            record = self._records.next_told()
+            if record is None:
+                return 0
+            if record.name != self._name:
+                self._records.put_back(record)
+                return 0
+            self._data = memoryview(record.data)
+        count = min(len(space), len(self._data))
+        space[:count] = self._data[:count]
+        self._data = self._data[count:]
+        return count
+
+
+class _Fixed:
+    """A ``ReadInto`` of what is held already."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = memoryview(data)
+
+    def __call__(self, space: memoryview) -> int:
+        count = min(len(space), len(self._data))
+        space[:count] = self._data[:count]
+        self._data = self._data[count:]
+        return count

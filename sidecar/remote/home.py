@@ -1,0 +1,246 @@
+"""The OpenClaw directory of a host, as ``stores.base.Home``: what an engine there says, made into sessions here.
+
+Runs in worker threads, and waits for the network in small steps, so that nothing there can hold a thread for long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, suppress
+from typing import Any
+
+from sidecar.cancel import CancelToken
+from sidecar.core.analysis import IndexEntry, SessionAnalysis, Transcript, analyse
+from sidecar.core.blocks import Block
+from sidecar.core.failures import FailedItems
+from sidecar.core.transcript import Tally
+from sidecar.errors import (
+    BrokenCompression,
+    BrokenDatabase,
+    ConnectionBroken,
+    InvalidParams,
+    SessionNotFound,
+    SidecarError,
+)
+from sidecar.remote.folders import RemoteFolders, folders_in
+from sidecar.remote.forwarded import ForwardedTranscript
+from sidecar.remote.records import EngineRun, Record, RecordReader, StartEngine, described, failure
+from sidecar.remote.waiting import in_steps
+from sidecar.stores.base import SessionFile
+from sidecar.stores.locations import objection_to_name
+
+
+class RemoteHome:
+    """What lies on the host that ``start`` starts engines on; ``loop`` is the one that connections live in."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, start: StartEngine) -> None:
+        self._loop = loop
+        self._start = start
+        self.now_ms = 0.0
+
+    def agents(self, token: CancelToken, failed: FailedItems) -> Iterator[RemoteAgent | None]:
+        """As ``Home.agents``."""
+        with closing(self.run({"op": "analyze"}, token)) as run:
+            records = Records(run)
+            for record in records:
+                if record is None:
+                    yield None
+                elif record.name == "hello":
+                    self.now_ms = float(record.items[2])
+                elif record.name == "agent":
+                    agent = RemoteAgent(records, failed, *record.items)
+                    yield agent
+                    agent.pass_over_rest()
+                elif record.name == "failed":
+                    note_failure(failed, record)
+
+    def files(self, token: CancelToken, failed: FailedItems) -> Iterator[SessionFile | None]:
+        """As ``Home.files``."""
+        with closing(self.run({"op": "files"}, token)) as run:
+            records = Records(run)
+            for record in records:
+                if record is None:
+                    yield None
+                elif record.name == "piece":
+                    records.put_back(record)
+                    # Only its size is asked for, which the row behind it doesn't know.
+                    size_bytes = ForwardedTranscript(records).size_bytes()
+                    if (row := records.next_told()) is not None:
+                        records.put_back(
+                            row._replace(items=[*row.items[:-1], size_bytes]) if row.name == "file" else row
+                        )
+                elif record.name == "file":
+                    path, relative_path, agent, kind, size_bytes = record.items
+                    yield SessionFile(path, relative_path, agent, kind, size_bytes)
+                elif record.name == "failed":
+                    note_failure(failed, record)
+
+    def transcript(self, agent_id: str, session_id: str, token: CancelToken) -> Iterator[Block | None]:
+        """As ``Home.transcript``."""
+        for field, name in (("sessionId", session_id), ("agentId", agent_id)):
+            if objection := objection_to_name(name):
+                raise InvalidParams(f"{field}: {objection}")
+        return self._transcript(agent_id, session_id, token)
+
+    def _transcript(self, agent_id: str, session_id: str, token: CancelToken) -> Iterator[Block | None]:
+        request = {"op": "preview", "agentId": agent_id, "sessionId": session_id}
+        with closing(self.run(request, token)) as run:
+            records = Records(run)
+            for record in records:
+                if record is None:
+                    yield None
+                elif record.name == "none":
+                    raise SessionNotFound(agent_id, session_id)
+                elif record.name == "lines":
+                    yield Block(bytearray(record.data), 0, len(record.data))
+                elif record.name == "skipped":
+                    yield from [Block(bytearray(), 0, 0)] * record.items[0]
+                elif record.name in ForwardedTranscript.RECORDS:
+                    records.put_back(record)
+                    yield from ForwardedTranscript(records).blocks()
+
+    def folders_of(self, agent_id: str, token: CancelToken) -> RemoteFolders:
+        """As ``deletion.Deletable.folders_of``."""
+        if objection := objection_to_name(agent_id):
+            raise InvalidParams(f"agentId: {objection}")
+        (folders,) = self._folders(agent_id, token)
+        return folders
+
+    def folders_of_all(self, token: CancelToken) -> list[RemoteFolders]:
+        """As ``deletion.Deletable.folders_of_all``."""
+        return self._folders(None, token)
+
+    def _folders(self, agent_id: str | None, token: CancelToken) -> list[RemoteFolders]:
+        def run(request: Mapping[str, Any]) -> Generator[Record | None, None, None]:
+            return self.run(request, token)
+
+        return list(folders_in(run({"op": "names", "agentId": agent_id}), run))
+
+    def run(self, request: Mapping[str, Any], token: CancelToken) -> Generator[Record | None, None, None]:
+        """The records of one run of an engine; ``None`` now and then while none has come. Ends with its ``end``.
+
+        ``SidecarError`` or ``OSError`` if it failed, or could not be started, or if the connection broke. Leaving early
+        ends it on the host.
+        """
+        nonce = secrets.token_hex(16)
+        reader = RecordReader(nonce)
+        run: EngineRun | None = None
+        try:
+            run = yield from in_steps(self._loop, self._start({"nonce": nonce, **request}), token)
+            while True:
+                chunk: bytes = yield from in_steps(self._loop, run.read(), token)
+                if not chunk:
+                    raise ConnectionBroken("connection closed: the answer of the host has no end")
+                for record in reader.feed(chunk):
+                    if record.name == "end":
+                        return
+                    if record.name == "fail":
+                        raise failure(*record.items)
+                    if record.name != "beat":
+                        yield record
+        finally:
+            if run is not None:
+                with suppress(RuntimeError):  # the loop is closed
+                    self._loop.call_soon_threadsafe(run.close)
+
+
+class Records:
+    """The records of a run, of which one may be put back."""
+
+    def __init__(self, records: Iterator[Record | None]) -> None:
+        self._records = records
+        self._back: Record | None = None
+
+    def __iter__(self) -> Iterator[Record | None]:
+        return self
+
+    def __next__(self) -> Record | None:
+        record, self._back = self._back, None
+        return record if record is not None else next(self._records)
+
+    def put_back(self, record: Record) -> None:
+        self._back = record
+
+    def next_told(self) -> Record | None:
+        """The next record, waited for here; ``None`` if there is none."""
+        return next((record for record in self if record is not None), None)
+
+
+class RemoteAgent:
+    """The sessions of one agent of the host, as they arrive; ``stores.base.AgentSource``."""
+
+    def __init__(self, records: Records, failed: FailedItems, agent: str, total: int) -> None:
+        self.agent = agent
+        self.sessions_total = total
+        self._records = records
+        self._failed = failed
+
+    def sessions(self, now_ms: float) -> Iterator[SessionAnalysis | None]:
+        """As ``Store.sessions``."""
+        tally, size_bytes = Tally(), 0
+        broken: SidecarError | None = None
+        for record in self._records:
+            if record is None:
+                yield None
+                continue
+            name = record.name
+            if name == "session":
+                if broken is None:
+                    yield self._session(record.items, tally, size_bytes, now_ms)
+                else:
+                    self._failed.add(_path_of(record.items), broken)
+            elif name in ForwardedTranscript.RECORDS and broken is None:
+                self._records.put_back(record)
+                try:
+                    for block in ForwardedTranscript(self._records).blocks():
+                        tally.add(block)
+                        tally.skipped_lines += block.start == block.end
+                        size_bytes += block.end - block.start
+                        yield None
+                except (BrokenCompression, BrokenDatabase) as error:
+                    broken = error
+                continue
+            elif name == "part":
+                *counts, part_bytes = record.items
+                tally.add_counts(*counts)
+                size_bytes += part_bytes
+                continue
+            elif name == "total":
+                self.sessions_total = record.items[0]
+                continue
+            elif name == "failed":
+                note_failure(self._failed, record)
+            elif name == "agent":
+                self._records.put_back(record)
+                return
+            elif name != "again":
+                continue
+            tally, size_bytes, broken = Tally(), 0, None
+
+    def pass_over_rest(self) -> None:
+        """Take what is left of this agent."""
+        for _ in self.sessions(0.0):
+            pass
+
+    def _session(self, items: list[Any], tally: Tally, size_bytes: int, now_ms: float) -> SessionAnalysis:
+        session_id, path, kind, own_bytes, modified_at_ms, store, archived_as, *counts = items
+        updated_at_ms, total_tokens, model = counts[-3:]
+        tally.add_counts(*counts[:-3])
+        transcript = Transcript(
+            self.agent, session_id, path, kind, size_bytes + own_bytes, modified_at_ms, store, archived_as
+        )
+        return analyse(transcript, tally, IndexEntry(updated_at_ms, total_tokens, model), now_ms)
+
+
+def note_failure(failed: FailedItems, record: Record) -> None:
+    """Note what a ``failed`` record says."""
+    path, code, name, message = record.items
+    failed.add(path, described(code, name, message))
+
+
+def _path_of(items: list[Any]) -> str:
+    """How a session of an engine's record is named among failures."""
+    session_id, path, _, _, _, store, *_ = items
+    return f"{path}#{session_id}" if store == "sqlite" else str(path)
