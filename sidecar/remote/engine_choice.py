@@ -46,7 +46,7 @@ _PROBE = (
     f'for n in "$(command -v node)" {_NODE_PLACES}; do if [ -x "$n" ]; then '
     f'a=$("$n" --no-warnings -p "{_ASK_NODE}" </dev/null 2>/dev/null) && printf "%s\\n" "node $a $n"; fi; done; '
     'for p in "$(command -v python3)" /usr/local/bin/python3 /opt/homebrew/bin/python3; do if [ -x "$p" ]; then '
-    'if [ "$p $(uname -s)" != "/usr/bin/python3 Darwin" ] || xcode-select -p >/dev/null 2>&1; then '
+    'if [ "$p $(uname -s)" = "/usr/bin/python3 Darwin" ] && ! xcode-select -p >/dev/null 2>&1; then :; else '
     f'a=$("$p" -c "{_ASK_PYTHON}" </dev/null 2>/dev/null) && printf "%s\\n" "python $a $p"; fi; fi; done; '
     'echo "clawpal-probe end"'
 )

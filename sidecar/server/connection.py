@@ -9,7 +9,8 @@ from functools import partial
 
 from sidecar.errors import ParseError, ReplyTooLarge
 from sidecar.limits import CALLS_PER_TURN, DRAIN_S, MAX_LINE_BYTES, MAX_REPLY_BYTES, MIB
-from sidecar.server.commands import COMMANDS, Command, Context
+from sidecar.server.command import Command, Context
+from sidecar.server.commands import COMMANDS
 from sidecar.server.dispatch import Answer, Dispatcher
 from sidecar.server.handles import Handles
 from sidecar.server.jobs import Jobs
@@ -44,7 +45,8 @@ class Connection:
         async with asyncio.TaskGroup() as tasks:
             self._jobs = Jobs(tasks)
             self._handles = Handles(self._outbox, tasks)
-            self._dispatcher = Dispatcher(self._commands, Context(self._handles, self.stop), self._handles.open)
+            context = Context(self._handles, self.stop)
+            self._dispatcher = Dispatcher(self._commands, context, self._handles.open)
             writer = tasks.create_task(self._write())
             reading = tasks.create_task(self._read(chunks))
             stopped = tasks.create_task(self._stopped.wait())
@@ -59,6 +61,7 @@ class Connection:
                 self._jobs.cancel_all()
                 await self._drain_bounded()
             self._outbox.close()
+            await context.remote.close()
             stopped.cancel()
             writer.cancel()
         self._jobs.close()

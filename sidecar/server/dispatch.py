@@ -16,7 +16,7 @@ from oslash.either import Left
 
 from sidecar.errors import InternalError, MethodNotFound, ReplyTooLarge, SidecarError, as_sidecar_error
 from sidecar.limits import MAX_REPLY_BYTES, MIB
-from sidecar.server.commands import Command, Context, Job
+from sidecar.server.command import Command, Context, Job
 from sidecar.server.handles import Handle
 from sidecar.server.jsonrpc import Error, Result, Success, dispatch_to_response
 from sidecar.wire.messages import Call, error_line, result_line
@@ -54,7 +54,9 @@ Method = Callable[..., Result]
 class Dispatcher:
     """The commands as jsonrpcserver's methods."""
 
-    def __init__(self, commands: tuple[Command, ...], context: Context, open_stream: Callable[[Any], Handle]) -> None:
+    def __init__(
+        self, commands: tuple[Command, ...], context: Context, open_stream: Callable[[Any, bool], Handle]
+    ) -> None:
         self._context = context
         self._open_stream = open_stream
         self._methods = {command.name: self._method(command) for command in commands}
@@ -97,7 +99,7 @@ class Dispatcher:
             answer.job = command.run(self._context, params)
         elif call.id_json is not None:
             # A notification that asks for a stream is passed over: nobody would ever know the handle.
-            answer.handle = self._open_stream(command.run(self._context, params))
+            answer.handle = self._open_stream(command.run(self._context, params), command.at_host)
             answer.value = answer.handle.id
 
 

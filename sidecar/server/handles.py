@@ -10,7 +10,7 @@ from contextlib import aclosing
 
 from sidecar.cancel import CancelToken
 from sidecar.errors import Cancelled, TooBusy, as_sidecar_error
-from sidecar.limits import MAX_OPEN_HANDLES, STREAM_THREADS
+from sidecar.limits import MAX_OPEN_HANDLES, REMOTE_STREAM_THREADS, STREAM_THREADS
 from sidecar.server.outbox import Outbox
 from sidecar.streams.base import Event, Outcome, Stream, in_thread
 from sidecar.wire.messages import event_line
@@ -19,9 +19,10 @@ from sidecar.wire.messages import event_line
 class Handle:
     """One running stream."""
 
-    def __init__(self, stream: Stream, outbox: Outbox) -> None:
+    def __init__(self, stream: Stream, outbox: Outbox, pool: ThreadPoolExecutor) -> None:
         self.id = str(uuid.uuid4())
         self.stream = stream
+        self.pool = pool
         self.token = CancelToken()
         self.lane = outbox.lane()
         self.cancelled = False
@@ -51,16 +52,20 @@ class Handles:
         self._tasks = tasks
         self._open: dict[str, Handle] = {}
         self._pool = ThreadPoolExecutor(STREAM_THREADS, "stream")
+        self._remote_pool = ThreadPoolExecutor(REMOTE_STREAM_THREADS, "remote-stream")
         self._pumps: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def open(self, stream: Stream) -> Handle:
-        """Register ``stream`` under a new handle; ``start`` it when the reply is queued. ``TooBusy`` over the limit."""
+    def open(self, stream: Stream, at_host: bool = False) -> Handle:
+        """Register ``stream`` under a new handle; ``start`` it when the reply is queued. ``TooBusy`` over the limit.
+
+        One that waits for a host has threads of another kind.
+        """
         if len(self._pumps) >= MAX_OPEN_HANDLES or len(self._open) >= MAX_OPEN_HANDLES:
             raise TooBusy(f"{MAX_OPEN_HANDLES} streams are open; wait for one to end, or cancel one")
-        handle = Handle(stream, self._outbox)
+        handle = Handle(stream, self._outbox, self._remote_pool if at_host else self._pool)
         self._open[handle.id] = handle
         return handle
 
@@ -90,13 +95,14 @@ class Handles:
     def close(self) -> None:
         """Let go of the threads, which end with what they are doing."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self._remote_pool.shutdown(wait=False, cancel_futures=True)
 
     async def _run(self, handle: Handle) -> None:
         handle.pumping = True
         outcome = Outcome()
         try:
             handle.token.check()
-            async with aclosing(in_thread(handle.stream.events(handle.token), handle.token, self._pool)) as events:
+            async with aclosing(in_thread(handle.stream.events(handle.token), handle.token, handle.pool)) as events:
                 async for event in events:
                     await handle.lane.room()
                     handle.send(event)

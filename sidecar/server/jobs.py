@@ -10,8 +10,8 @@ import msgspec
 
 from sidecar.cancel import CancelToken
 from sidecar.errors import Cancelled, TooBusy, as_sidecar_error
-from sidecar.limits import JOB_THREADS, MAX_OPEN_JOBS
-from sidecar.server.commands import Job
+from sidecar.limits import JOB_THREADS, MAX_OPEN_JOBS, REMOTE_JOB_THREADS
+from sidecar.server.command import Job
 from sidecar.server.dispatch import Answer
 from sidecar.wire.messages import encode
 
@@ -22,6 +22,7 @@ class Jobs:
     def __init__(self, tasks: asyncio.TaskGroup) -> None:
         self._tasks = tasks
         self._pool = ThreadPoolExecutor(JOB_THREADS, "job")
+        self._remote_pool = ThreadPoolExecutor(REMOTE_JOB_THREADS, "remote-job")
         self._tokens: set[CancelToken] = set()
         self._running: set[asyncio.Task[None]] = set()
 
@@ -58,6 +59,7 @@ class Jobs:
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self._remote_pool.shutdown(wait=False, cancel_futures=True)
 
     async def _run_all(self, jobs: Sequence[tuple[Answer, Job, CancelToken]], then: Callable[[], None]) -> None:
         for answer, job, token in jobs:
@@ -72,7 +74,8 @@ class Jobs:
             return msgspec.Raw(encode(job(token)))
 
         try:
-            answer.value = await asyncio.wrap_future(self._pool.submit(work))
+            pool = self._remote_pool if answer.command and answer.command.at_host else self._pool
+            answer.value = await asyncio.wrap_future(pool.submit(work))
         except (Cancelled, asyncio.CancelledError):
             token.cancel()
             answer.error = Cancelled()

@@ -62,12 +62,41 @@ class PreviewStreamParams(PreviewParams):
     page_size: int | None = None
 
 
-class HandleParams(Params):
-    handle_id: str
-
-
 class HostIdParams(Params):
     host_id: str
+
+
+class RemoteBatchParams(HostIdParams):
+    batch_size: int | None = None
+
+
+class RemoteDeleteParams(HostIdParams):
+    agent_id: str
+    session_ids: list[str]
+
+
+class RemotePreviewParams(HostIdParams):
+    agent_id: str
+    session_id: str
+
+
+class RemotePreviewStreamParams(RemotePreviewParams):
+    page_size: int | None = None
+
+
+class PassphraseParams(HostIdParams):
+    passphrase: str
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        return [("host_id", self.host_id)]
+
+
+class TrustParams(HostIdParams):
+    fingerprint: str
+
+
+class HandleParams(Params):
+    handle_id: str
 
 
 class GivenHost(Params):
@@ -110,8 +139,14 @@ MODELS: dict[str, type[Params]] = {
         HandleParams,
         HostIdParams,
         HostParams,
+        PassphraseParams,
         PathParams,
         PreviewParams,
         PreviewStreamParams,
+        RemoteBatchParams,
+        RemoteDeleteParams,
+        RemotePreviewParams,
+        RemotePreviewStreamParams,
+        TrustParams,
     )
 }

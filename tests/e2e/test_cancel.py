@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from sidecar.cancel import CancelToken
-from sidecar.server.commands import COMMANDS, Command
+from sidecar.server.command import Command
+from sidecar.server.commands import COMMANDS
 from sidecar.server.connection import Connection
 from sidecar.stores.home import LocalHome
 from sidecar.streams.analyze import AnalysisStream

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sidecar.server import schema
-from sidecar.server.commands import Command, Context
+from sidecar.server.command import Command, Context
 from sidecar.server.connection import Connection
 
 

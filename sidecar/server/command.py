@@ -1,0 +1,74 @@
+"""What a command is, and what it works on."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from sidecar.cancel import CancelToken
+from sidecar.server.remote import Remote
+from sidecar.stores.home import LocalHome
+from sidecar.stores.locations import ActivePaths
+
+if TYPE_CHECKING:
+    from sidecar.remote.home import RemoteHome
+
+Job = Callable[[CancelToken], Any]
+"""The work of an eager command; runs in a thread, and its result is the reply's."""
+
+
+class Running(Protocol):
+    """The streams that run, as far as commands deal with them."""
+
+    def __len__(self) -> int: ...
+
+    def cancel(self, handle_id: str) -> bool: ...
+
+
+@dataclass(slots=True)
+class Context:
+    """What commands work on: the paths of this connection, its streams, and the way to end it."""
+
+    running: Running
+    stop: Callable[[], None]
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    paths: ActivePaths = field(default_factory=ActivePaths)
+    started_at_s: float = field(default_factory=time.monotonic)
+    remote: Remote = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.remote = Remote(self.environ)
+
+    def openclaw_dir(self) -> str:
+        return self.paths.openclaw_dir(self.environ)
+
+    def clawpal_dir(self) -> str:
+        return self.paths.clawpal_dir(self.environ)
+
+    def home(self, params: Any) -> LocalHome | RemoteHome:
+        """The home that a session command is about: of the host that its parameters name, else that of this machine."""
+        host_id: str | None = getattr(params, "host_id", None)
+        if host_id is None:
+            return LocalHome(self.openclaw_dir())
+        return self.remote.home(self.clawpal_dir(), host_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A row of the table. ``run`` returns at once: a value, or the job to do, or the stream to start.
+
+    ``params`` names a model of ``schema``, which is imported when a command first needs it. An eager command that can
+    grow too large to answer names the stream to use instead. One that waits for a host (``at_host``) has threads of its
+    own kind, so that what goes on here never waits behind the network.
+    """
+
+    name: str
+    params: str | None
+    kind: Literal["value", "job", "stream"]
+    run: Callable[[Context, Any], Any]
+    summary: str
+    stream_instead: str | None = None
+    at_host: bool = False

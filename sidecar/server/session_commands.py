@@ -1,0 +1,94 @@
+"""The commands about sessions, each with a ``remote_`` twin that does the same on a host."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from sidecar.server.command import Command, Context, Job
+from sidecar.stores.deletion import clear_all, delete_sessions
+from sidecar.streams.analyze import AnalysisStream, analyze_sessions
+from sidecar.streams.base import Stream
+from sidecar.streams.files import SessionFilesStream, list_session_files
+from sidecar.streams.preview import PreviewStream, preview_session
+
+if TYPE_CHECKING:
+    from sidecar.server.schema import BatchParams, DeleteParams, PreviewParams, PreviewStreamParams
+
+
+def analyze(context: Context, params: Any) -> Job:
+    return partial(analyze_sessions, context.home(params))
+
+
+def analyze_stream(context: Context, params: BatchParams) -> Stream:
+    return AnalysisStream(context.home(params), params.batch_size)
+
+
+def list_files(context: Context, params: Any) -> Job:
+    return partial(list_session_files, context.home(params))
+
+
+def list_files_stream(context: Context, params: BatchParams) -> Stream:
+    return SessionFilesStream(context.home(params), params.batch_size)
+
+
+def delete(context: Context, params: DeleteParams) -> Job:
+    return partial(delete_sessions, context.home(params), params.agent_id, params.session_ids)
+
+
+def clear(context: Context, params: Any) -> Job:
+    return partial(clear_all, context.home(params))
+
+
+def preview(context: Context, params: PreviewParams) -> Job:
+    transcript = partial(context.home(params).transcript, params.agent_id, params.session_id)
+    return partial(preview_session, transcript, params.agent_id, params.session_id)
+
+
+def preview_stream(context: Context, params: PreviewStreamParams) -> Stream:
+    transcript = partial(context.home(params).transcript, params.agent_id, params.session_id)
+    return PreviewStream(transcript, params.agent_id, params.session_id, params.page_size)
+
+
+_HERE: tuple[Command, ...] = (
+    Command(
+        "analyze_sessions", None, "job", analyze, "Analyses every session, in one answer.", "analyze_sessions_stream"
+    ),
+    Command("analyze_sessions_stream", "BatchParams", "stream", analyze_stream, "Analyses every session, in batches."),
+    Command(
+        "list_session_files",
+        None,
+        "job",
+        list_files,
+        "Every file in the session folders, in one answer.",
+        "list_session_files_stream",
+    ),
+    Command("list_session_files_stream", "BatchParams", "stream", list_files_stream, "The files, in batches."),
+    Command(
+        "preview_session",
+        "PreviewParams",
+        "job",
+        preview,
+        "The messages of a session, in one answer.",
+        "preview_session_stream",
+    ),
+    Command("preview_session_stream", "PreviewStreamParams", "stream", preview_stream, "The messages, in pages."),
+    Command("delete_sessions_by_ids", "DeleteParams", "job", delete, "Deletes sessions of one agent, by their ids."),
+    Command("clear_all_sessions", None, "job", clear, "Deletes the sessions of all agents that are files."),
+)
+
+
+def _twin(command: Command) -> Command:
+    """The same command on a host, which its parameters name before all others."""
+    return replace(
+        command,
+        name=f"remote_{command.name}",
+        params=f"Remote{command.params}" if command.params else "HostIdParams",
+        summary=f"On a host: {command.summary[0].lower()}{command.summary[1:]}",
+        stream_instead=command.stream_instead and f"remote_{command.stream_instead}",
+        at_host=True,
+    )
+
+
+SESSION_COMMANDS = (*_HERE, *map(_twin, _HERE))
