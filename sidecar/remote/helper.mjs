@@ -3,8 +3,8 @@
 // It runs from memory: the bootstrap in engines.py makes this text a module by way of a data: URL, so it is one file
 // with imports of Node's own modules only. Node 18 is enough for files; node:sqlite and zstd are used where they are.
 //
-// The rules are those of sidecar/stores and sidecar/core, in Python; tests/remote/test_engines.py holds both together. Where
-// Node can't do what they do, or fails at it (a damaged zstd frame, say), the compressed bytes go to the other end.
+// The rules are those of sidecar/stores and sidecar/core, in Python; tests/remote/test_engines.py holds both together.
+// Where Node can't open zstd, or something is wrong with it, the compressed bytes go to the other end.
 //
 // The main thread never waits for an event: it reads, counts and writes, one thing after another, so a slow reader
 // slows the disk. A worker has stdin: it ends the process with its lease, and says that we live when nothing else does.
@@ -106,7 +106,11 @@ const byName = (one, other) => compare(sortKey(one), sortKey(other));
 
 /** The first `count` characters; a half of a surrogate pair counts as one. */
 function firstCharacters(text, count) {
-    return text.length <= count ? text : Array.from(text.slice(0, 2 * count)).slice(0, count).join("");
+    if (text.length <= count) {
+        return text;
+    }
+    const characters = Array.from(text.slice(0, 2 * count));
+    return characters.slice(0, count).join("");
 }
 
 function hasAtMost(text, count) {
@@ -182,7 +186,7 @@ function system(given, call) {
     }
 }
 
-// -------------------------------------------------------------------------------------------------- output and watching
+// ------------------------------------------------------------------------------------------------- output and watching
 
 // Places in memory that the worker shares: who is writing, when the last write ended, and what is asked or over.
 const WRITING = 0;
@@ -297,10 +301,6 @@ class Output {
         this.tick();
     }
 
-    failed(path, error) {
-        this.record("failed", path, ...told(error));
-    }
-
     /** A record that is followed by `data`. */
     bytes(name, data, ...more) {
         const head = `${this.#pending}${JSON.stringify([name, ...more, data.length])}\n`;
@@ -340,7 +340,7 @@ class Output {
     }
 
     #writeAll(data) {
-        for (let place = 0; place < data.length && !this.#isLost; ) {
+        for (let place = 0; place < data.length && !this.#isLost;) {
             try {
                 place += fs.writeSync(1, data, place);
             } catch (error) {
@@ -631,7 +631,7 @@ function zstdFrameEnd(data, start) {
         return null;
     }
     let place = header.end;
-    for (let isLast = false; !isLast; ) {
+    for (let isLast = false; !isLast;) {
         if (place + 3 > data.length) {
             return null;
         }
@@ -679,7 +679,7 @@ function decompressedRow(frame) {
     return zstdFrameEnd(frame, 0) === frame.length ? decompressed(frame) : null;
 }
 
-// --------------------------------------------------------------------------------------------- what becomes of a transcript
+// ---------------------------------------------------------------------------------------- what becomes of a transcript
 
 /** The counts of one transcript, in the words of `sidecar/core/transcript.py`. */
 class Tally {
@@ -1053,7 +1053,7 @@ function indexedId(stem) {
     return wireName(stem.split("-topic-", 1)[0]);
 }
 
-// --------------------------------------------------------------------------------------- names of files, as session_names.py
+// --------------------------------------------------------------------------------- names of files, as session_names.py
 
 const SESSIONS = "sessions";
 const IMPORTS = "session-sqlite-import-archive";
@@ -1125,7 +1125,7 @@ function isTranscript(name) {
     return name.endsWith(SUFFIX) && isSession(without(name, SUFFIX));
 }
 
-// ----------------------------------------------------------------------------------------------- where OpenClaw's files lie
+// ------------------------------------------------------------------------------------------ where OpenClaw's files lie
 
 /** The OpenClaw directory, absolute, from a request. */
 function openclawDir({ openclawHome, env }) {
@@ -1203,19 +1203,21 @@ function findAgent(home, agentId) {
     return found;
 }
 
-// ------------------------------------------------------------------------------------- sessions in files, as stores/jsonl.py
+// ------------------------------------------------------------------------------- sessions in files, as stores/jsonl.py
 
 /** The transcripts and archives of one agent that are files; `database` knows which of them are copies. */
 class JsonlStore {
     #agent;
+    #failed;
     #blocks = new RecordBlocks();
     #uncheckedAgainst;
     #vanished = 0;
     stems = [];
     archives = [];
 
-    constructor(agent, database) {
+    constructor(agent, database, failed) {
         this.#agent = agent;
+        this.#failed = failed;
         this.#uncheckedAgainst = database;
         ALL_FOLDERS.forEach((folder) => this.#list(folder));
         this.stems.sort(byName);
@@ -1242,26 +1244,24 @@ class JsonlStore {
                 places.forEach((place) => this.#analyseFile(place, index, onTotal));
             } catch (error) {
                 unlessTold(error);
-                out.failed(wireName(path), error);
+                this.#failed(wireName(path), error);
             }
         }
     }
 
-    /** Where the transcript of this id, a wire name, lies; null if it isn't here. */
+    /** How to send a transcript, given its wire name: a function of a `Sender`; null if it isn't here. */
     find(sessionId) {
         const sought = fileName(sessionId);
         const places = ALL_FOLDERS.flatMap((folder) => [...this.#placesIn(folder)]);
-        return (
+        const found =
             places.find(({ isLive, id }) => isLive && id === sought) ??
             places.find(({ isLive, id }) => !isLive && id === sought) ??
             // Left over from a migration, with entries of its own.
-            places.find(({ isLive, name }) => isLive && name === sought) ??
-            null
-        );
+            places.find(({ isLive, name }) => isLive && name === sought);
+        return found === undefined ? null : (sender) => this.#send(found, sender);
     }
 
-    /** Send the transcript at a place that `find` gave. */
-    send({ path, name }, sender) {
+    #send({ path, name }, sender) {
         const file = openRegular(path);
         try {
             this.#read(file, file.sizeBytes, name, sender);
@@ -1278,7 +1278,7 @@ class JsonlStore {
         } catch (error) {
             unlessTold(error);
             if (error.code !== "ENOENT") {
-                out.failed(wireName(path), error);
+                this.#failed(wireName(path), error);
             }
             return;
         }
@@ -1336,7 +1336,7 @@ class JsonlStore {
                 this.#vanished += 1;
                 onTotal();
             } else {
-                out.failed(wireName(path), error);
+                this.#failed(wireName(path), error);
             }
             return;
         }
@@ -1395,14 +1395,17 @@ class JsonlStore {
     }
 
     #isCopy(stem, database) {
+        const ids = this.#entryIds(joined(joined(this.#agent.path, SESSIONS), stem + SUFFIX));
         try {
-            return database.holdsEntries(stem, this.#entryIds(joined(joined(this.#agent.path, SESSIONS), stem + SUFFIX)));
+            return database.holdsEntries(stem, ids);
         } catch (error) {
             // What can't be read is not proved to be a copy.
             if (error instanceof SystemError || error instanceof OwnEntry) {
                 return false;
             }
             throw error;
+        } finally {
+            ids.return();
         }
     }
 
@@ -1434,7 +1437,7 @@ class JsonlStore {
             }
         } catch (error) {
             unlessTold(error);
-            out.failed(wireName(path), error);
+            this.#failed(wireName(path), error);
         }
         return index;
     }
@@ -1527,40 +1530,1888 @@ function asNumber(value) {
     return typeof value === "bigint" ? JSON.rawJSON(String(value)) : value;
 }
 
-// ------------------------------------------------------------------------------------------------- an agent, as stores/agent.py
+// -------------------------------------------------------------------------------- a database, as stores/sqlite_open.py
 
-class AgentSessions {
-    constructor(agent) {
-        this.agent = agent;
-        this.stores = [];
+const NO_SQLITE = "the database needs Node 22.13 or newer, or Python 3 with sqlite3, on the host";
+const DATABASE = "agent/openclaw-agent.sqlite";
+const CACHE_KIB = 256;
+const BUSY_TIMEOUT_MS = 50;
+const BUSY_RETRY_MS = 5;
+const MAX_BUSY_MS = 5_000;
+const LOOK_AGAIN_MS = 20;
+const SETTLED_MS = 20;
+const MOUNTS = "/proc/self/mountinfo";
+// File systems on which another kernel may hold the database open: neither its locks nor its -shm are ours to see.
+const SHARED_FILE_SYSTEMS = /^(?:9p|afs|ceph|cifs|drvfs|lustre|nfs|nfs4|prl_fs|smb3|smbfs|vboxsf|virtiofs)$|^fuse\./;
+
+const [PERM, BUSY, LOCKED, NO_MEMORY, READ_ONLY, IO_ERROR] = [3, 5, 6, 7, 8, 10];
+const [CORRUPT, CANT_OPEN, PROTOCOL, NO_DATABASE] = [11, 14, 15, 26];
+// What a writer brings about that will soon be done. A reader that may not write finds "read only" where another
+// process is just about to make the index of its WAL anew.
+const PASSING = new Set([BUSY, LOCKED, PROTOCOL, READ_ONLY]);
+const UNREADABLE = new Set([CANT_OPEN, IO_ERROR, PERM, NO_MEMORY]);
+
+/** The database changes as we look; try again. */
+class Unsettled extends Error {}
+
+/** How the file at `path` stands; null if there is none. */
+function stampOf(path) {
+    let found;
+    try {
+        found = system(path, () => fs.statSync(asPath(path), { bigint: true }));
+    } catch (error) {
+        if (error.code === "ENOENT") {
+            return null;
+        }
+        throw error;
+    }
+    if (!found.isFile()) {
+        throw unreadable("not a regular file");
+    }
+    const state = `${found.ino} ${found.size} ${found.mtimeNs}`;
+    return { state, sizeBytes: Number(found.size), modifiedAtMs: Number(found.mtimeNs / 1_000_000n) };
+}
+
+/** How a database and the files beside it stand. Never opened here: that would drop SQLite's locks (FIELD-NOTES). */
+function lookAt(path) {
+    const [database, wal, shm, journal] = ["", "-wal", "-shm", "-journal"].map((suffix) => stampOf(path + suffix));
+    return { database, wal, shm, journal };
+}
+
+const holds = (stamp) => stamp !== null && stamp.sizeBytes > 0;
+const isSame = (one, other) => one?.state === other?.state;
+
+function isSameLook(one, other) {
+    return ["database", "wal", "shm", "journal"].every((name) => isSame(one[name], other[name]));
+}
+
+/** How a database may be read, where no other kernel has it. */
+function wayIn({ wal, shm, journal }) {
+    if (holds(journal) || (holds(wal) && shm === null)) {
+        return "copy"; // to be recovered there, and only there
+    }
+    return wal !== null && shm !== null ? "shared" : "alone";
+}
+
+/** Whether a change from now on would show: the clock of the file system moves in steps of some milliseconds. */
+function isSettled({ database, journal }) {
+    const now = Date.now();
+    return [database, journal].every((stamp) => stamp === null || Math.abs(now - stamp.modifiedAtMs) > SETTLED_MS);
+}
+
+function isOnSharedFileSystem(path) {
+    let mounts;
+    try {
+        mounts = fs.readFileSync(MOUNTS, "latin1");
+    } catch {
+        return false; // not Linux
+    }
+    const device = BigInt(system(path, () => fs.statSync(asPath(path), { bigint: true })).dev);
+    const major = ((device >> 8n) & 0xfffn) | ((device >> 32n) & ~0xfffn);
+    const minor = (device & 0xffn) | ((device >> 12n) & ~0xffn);
+    const line = mounts.split("\n").find((mount) => mount.split(" ", 3)[2] === `${major}:${minor}`);
+    const kind = line?.split(" - ")[1]?.split(" ", 1)[0];
+    return kind !== undefined && SHARED_FILE_SYSTEMS.test(kind);
+}
+
+/** Copy what `look` found to `copy`; false if it changed meanwhile, so that the copy is of no one state. */
+function copyDatabase(path, look, copy) {
+    const stamps = { "": look.database, "-wal": look.wal, "-journal": look.journal };
+    const neededBytes = Object.values(stamps).reduce((sum, stamp) => sum + (stamp?.sizeBytes ?? 0), 0);
+    const { bavail, bsize } = fs.statfsSync(os.tmpdir());
+    if (bavail * bsize < neededBytes) {
+        throw unreadable(`no space for a private copy of the database in ${os.tmpdir()}`);
+    }
+    for (const [suffix, stamp] of Object.entries(stamps)) {
+        if (holds(stamp)) {
+            try {
+                fs.copyFileSync(asPath(path + suffix), copy + suffix, fs.constants.COPYFILE_FICLONE);
+            } catch (error) {
+                throw unreadable(`no private copy of the database could be made: ${error.code}`);
+            }
+        }
+    }
+    const now = lookAt(path);
+    // A WAL that has grown is a later state; every commit in it has its checksum.
+    return isSame(now.database, look.database) && isSame(now.journal, look.journal);
+}
+
+function uriOf(path, how) {
+    const escape = (character) => `%${character.charCodeAt(0).toString(16).padStart(2, "0")}`;
+    return `file:${path.replace(/[^A-Za-z0-9/._-]/g, escape)}?${how}`;
+}
+
+let urisAreTaken = null;
+
+/** Whether this Node hands a `file:` URI to SQLite as one, which else would be the name of a file. */
+function takesUris() {
+    if (urisAreTaken === null) {
         try {
-            system(agent.path, () => fs.statSync(asPath(agent.path)));
+            new sqlite.DatabaseSync("file:probe?mode=memory", { readOnly: true }).close();
+            urisAreTaken = true;
+        } catch {
+            urisAreTaken = false;
+        }
+    }
+    return urisAreTaken;
+}
+
+/** A connection in autocommit, so that a transaction is where we say. Whole numbers come as BigInt. */
+class Connection {
+    #database;
+    #statements = new Map();
+
+    constructor(name, options) {
+        this.#database = new sqlite.DatabaseSync(name, options);
+        try {
+            this.#database.exec(`PRAGMA cache_size = -${CACHE_KIB}`);
+            this.#database.exec(`PRAGMA busy_timeout = ${BUSY_TIMEOUT_MS}`);
+            // Against a file that was made to harm: no functions in its schema, no cells beyond their page.
+            this.#database.exec("PRAGMA trusted_schema = OFF");
+            this.#database.exec("PRAGMA cell_size_check = ON");
         } catch (error) {
-            unlessTold(error);
-            out.failed(wireName(agent.path), error);
+            this.close();
+            throw error;
+        }
+    }
+
+    close() {
+        this.#statements.clear();
+        this.#database.close();
+    }
+
+    /** What `work` gets out of one state. */
+    inTransaction(work) {
+        this.#database.exec("BEGIN");
+        try {
+            return work(this);
+        } finally {
+            try {
+                this.#database.exec("ROLLBACK");
+            } catch {
+                // SQLite has rolled back by itself.
+            }
+        }
+    }
+
+    all(query, bound = {}) {
+        return this.#prepared(query).all(bound);
+    }
+
+    get(query, bound = {}) {
+        return this.#prepared(query).get(bound) ?? null;
+    }
+
+    iterate(query, bound = {}) {
+        return this.#prepared(query).iterate(bound);
+    }
+
+    #prepared(query) {
+        let statement = this.#statements.get(query);
+        if (statement === undefined) {
+            statement = this.#database.prepare(query);
+            statement.setReadBigInts(true);
+            this.#statements.set(query, statement);
+        }
+        return statement;
+    }
+}
+
+/** The database at a path, read in short transactions; opened when it is first read, and again after `close`. */
+class Database {
+    #path;
+    #connection = null;
+    #look = null;
+    #lookedAt = 0;
+    #wayIn = "alone";
+
+    constructor(path) {
+        // SQLite follows links too, and has its -wal beside what they lead to.
+        try {
+            this.#path = asBytes(fs.realpathSync(asPath(path), "buffer"));
+        } catch {
+            this.#path = path;
+        }
+    }
+
+    get isThere() {
+        return isThere(this.#path);
+    }
+
+    /** What `work` gets out of one state of the database; it may be called again. */
+    read(work) {
+        const giveUpAt = Date.now() + MAX_BUSY_MS;
+        for (;;) {
+            out.tick();
+            try {
+                return this.#readOnce(work);
+            } catch (error) {
+                this.#passOver(error);
+            }
+            if (Date.now() >= giveUpAt) {
+                throw unreadable("the database is busy: it changes, or is locked, all the time; try again");
+            }
+            sleep(BUSY_RETRY_MS);
+        }
+    }
+
+    close() {
+        this.#connection?.close();
+        this.#connection = null;
+    }
+
+    /** Returns if it may be tried again. */
+    #passOver(error) {
+        if (error instanceof Unsettled) {
+            this.close();
+        } else if (error.code === "ERR_SQLITE_ERROR") {
+            if (this.#hasMoved()) {
+                this.close();
+            } else if (!PASSING.has(error.errcode & 0xff)) {
+                throw described(error);
+            }
+        } else if (error instanceof Trouble && this.#hasMoved()) {
+            // What it complains of may be half of one state and half of another.
+            this.close();
+        } else {
+            throw error;
+        }
+    }
+
+    #readOnce(work) {
+        this.#connection ??= this.#open();
+        const result = this.#connection.inTransaction(work);
+        if (this.#wayIn === "alone" && !this.#wasAlone()) {
+            throw new Unsettled();
+        }
+        return result;
+    }
+
+    #open() {
+        this.#look = null;
+        if (sqlite === undefined) {
+            throw unreadable(NO_SQLITE);
+        }
+        const look = lookAt(this.#path);
+        this.#look = look;
+        this.#lookedAt = Date.now();
+        if (look.database === null) {
+            throw new SystemError("ENOENT", this.#path);
+        }
+        if (look.database.sizeBytes === 0 && !holds(look.wal)) {
+            throw broken("the database is an empty file");
+        }
+        this.#wayIn = !takesUris() || isOnSharedFileSystem(this.#path) ? "copy" : wayIn(look);
+        if (this.#wayIn === "shared") {
+            return new Connection(uriOf(this.#path, "mode=ro&readonly_shm=1"), { readOnly: true });
+        }
+        if (!isSettled(look)) {
+            throw new Unsettled();
+        }
+        return this.#wayIn === "alone"
+            ? new Connection(uriOf(this.#path, "mode=ro&immutable=1"), { readOnly: true })
+            : this.#openCopy(look);
+    }
+
+    /** A connection to a private copy, which is recovered there as the original would be here. */
+    #openCopy(look) {
+        privateFolder.make();
+        try {
+            const copy = `${privateFolder.path}/copy.sqlite`;
+            if (!copyDatabase(this.#path, look, copy)) {
+                throw new Unsettled();
+            }
+            // Read-only, so that closing it doesn't write the WAL into it; only a journal has to be rolled back.
+            const connection = new Connection(copy, { readOnly: !holds(look.journal) });
+            try {
+                connection.get("SELECT count(*) FROM sqlite_schema");
+            } catch (error) {
+                connection.close();
+                throw error;
+            }
+            return connection;
+        } finally {
+            // It holds secrets: once its files are open, not even a process that is killed leaves it behind.
+            privateFolder.remove();
+        }
+    }
+
+    /** Whether what was read may be no state of the database, since it isn't as it was when it was opened. */
+    #hasMoved() {
+        if (this.#look === null || this.#wayIn === "copy") {
+            return false;
+        }
+        const look = lookAt(this.#path);
+        this.#lookedAt = Date.now();
+        return this.#wayIn === "alone" ? !isSameLook(look, this.#look) : wayIn(look) !== "shared";
+    }
+
+    /**
+     * Whether nobody has written to the file since it was opened: without locks, what was read may be torn then.
+     *
+     * Who opens it to write makes a WAL or a journal long before; to look for those now and then is enough.
+     */
+    #wasAlone() {
+        if (Date.now() - this.#lookedAt > LOOK_AGAIN_MS) {
+            return !this.#hasMoved();
+        }
+        return isSame(stampOf(this.#path), this.#look.database);
+    }
+}
+
+function described(error) {
+    const code = error.errcode & 0xff;
+    if (code === NO_DATABASE) {
+        return broken("the file is not an SQLite database, or is encrypted");
+    }
+    if (code === CORRUPT) {
+        return broken(`the database is damaged: ${error.message}`);
+    }
+    if (UNREADABLE.has(code)) {
+        return unreadable(`the database can't be read: ${error.message}`);
+    }
+    return broken(`SQLite ${process.versions.sqlite} can't read the database: ${error.message}`);
+}
+
+// ------------------------------------------------------------------- what a database holds, as stores/sqlite_tables.py
+
+const EVENTS = "transcript_events";
+const IDENTITIES = "transcript_event_identities";
+const GENERATIONS = "transcript_rewrite_watermarks";
+const ARCHIVES = "session_transcript_archives";
+const COLD = "session_transcript_cold_archives";
+const INDEXES = ["session_nodes", "session_entries"];
+const NEEDED = {
+    [EVENTS]: ["created_at", "event_json", "seq", "session_id"],
+    [ARCHIVES]: ["archive_blob", "archive_name", "created_at", "encoding", "reason", "session_id"],
+    [COLD]: ["archive_blob", "archive_name", "archived_at", "raw_bytes", "session_id", "storage"],
+};
+const MAX_PAGE_IDS = 250;
+const MAX_INDEX_ENTRY_BYTES = 16 * MIB;
+
+// Ids are bound and taken as bytes, for they may be no UTF-8. This hops from one to the next over the primary key, in
+// which each is repeated for all its rows.
+const NEXT_LIVE = `
+WITH RECURSIVE ids(id) AS (
+  SELECT min(session_id) FROM ${EVENTS} WHERE session_id > CAST(:after AS TEXT)
+  UNION ALL
+  SELECT (SELECT min(session_id) FROM ${EVENTS} WHERE session_id > ids.id) FROM ids WHERE ids.id IS NOT NULL
+)
+SELECT CAST(id AS BLOB) AS id, typeof(id) AS type, x'' AS session, 'text' AS session_type
+FROM ids WHERE id IS NOT NULL LIMIT ${MAX_PAGE_IDS}`;
+const NEXT_COLD = `
+SELECT CAST(session_id AS BLOB) AS id, typeof(session_id) AS type, x'' AS session, 'text' AS session_type
+FROM ${COLD} WHERE session_id > CAST(:after AS TEXT) ORDER BY session_id LIMIT ${MAX_PAGE_IDS}`;
+const NEXT_ARCHIVED = `
+SELECT CAST(archive_name AS BLOB) AS id, typeof(archive_name) AS type,
+  CAST(session_id AS BLOB) AS session, typeof(session_id) AS session_type
+FROM ${ARCHIVES} WHERE archive_name > CAST(:after AS TEXT) ORDER BY archive_name LIMIT ${MAX_PAGE_IDS}`;
+
+const isBytes = (type) => type === "text" || type === "blob";
+
+/** Which columns the tables have that matter: tables and columns are looked up, never inferred from a number. */
+class Tables {
+    #columns;
+
+    constructor(database) {
+        this.#columns = database.read((connection) => {
+            if (connection.get("PRAGMA encoding").encoding !== "UTF-8") {
+                throw broken("the database is in UTF-16, which OpenClaw doesn't write");
+            }
+            const names = [...Object.keys(NEEDED), ...INDEXES, IDENTITIES, GENERATIONS];
+            const columnsOf = (table) => connection.all(`PRAGMA table_info(${table})`).map(({ name }) => name);
+            return new Map(names.map((table) => [table, new Set(columnsOf(table))]));
+        });
+        for (const [table, needed] of Object.entries(NEEDED)) {
+            const missing = needed.filter((column) => !this.has(table, column));
+            if (this.#columns.get(table).size > 0 && missing.length > 0) {
+                const what = `its table ${table} has no ${missing.join(", ")}`;
+                throw broken(`the database is of a form that is not known: ${what}`);
+            }
+        }
+    }
+
+    has(table, column = "session_id") {
+        return this.#columns.get(table).has(column);
+    }
+
+    /** The table that took the place of `sessions.json`. */
+    get index() {
+        return INDEXES.find((table) => this.has(table, "session_key") && this.has(table, "entry_json"));
+    }
+}
+
+/** The rows that a query for ids gives, page by page, each `{ id, session }`. */
+function* idsOf(database, query) {
+    let after = Buffer.alloc(0);
+    for (;;) {
+        const bound = { after };
+        const page = database.read((connection) => connection.all(query, bound));
+        if (page.length === 0) {
             return;
         }
-        this.stores.push(new JsonlStore(agent, null));
+        if (!page.every(({ type, session_type: sessionType }) => isBytes(type) && isBytes(sessionType))) {
+            throw broken("the database is of a form that is not known: a session's id is not text");
+        }
+        for (const { id, session } of page) {
+            yield { id: asBytes(id), session: asBytes(session) };
+        }
+        after = page[page.length - 1].id;
+    }
+}
+
+/** What two sorted sequences give, as one. */
+function* merged(one, other, key) {
+    let [left, right] = [one.next(), other.next()];
+    while (!left.done || !right.done) {
+        if (right.done || (!left.done && key(left.value) <= key(right.value))) {
+            yield left.value;
+            left = one.next();
+        } else {
+            yield right.value;
+            right = other.next();
+        }
+    }
+}
+
+/** The ids of the sessions that have rows, or had before they were put into cold storage, in order. */
+function* sessionIds(database, tables) {
+    const idsIn = (table, query) => (tables.has(table) ? idsOf(database, query) : [].values());
+    let before = null;
+    for (const { id } of merged(idsIn(EVENTS, NEXT_LIVE), idsIn(COLD, NEXT_COLD), ({ id }) => id)) {
+        if (id !== before) {
+            yield id;
+        }
+        before = id;
+    }
+}
+
+/** Call `remember` with the text of every entry of the index; with null for one that is none, or too large. */
+function readEntries(database, table, remember) {
+    const query = `
+SELECT CAST(session_key AS BLOB) AS key,
+  CASE WHEN typeof(entry_json) IN ('text', 'blob') AND octet_length(entry_json) <= ${MAX_INDEX_ENTRY_BYTES}
+    THEN CAST(entry_json AS BLOB) END AS entry
+FROM ${table} WHERE session_key > CAST(:after AS TEXT) ORDER BY session_key LIMIT ${MAX_PAGE_IDS}`;
+    for (let after = Buffer.alloc(0), page = null; page === null || page.length > 0;) {
+        const bound = { after };
+        page = database.read((connection) => someOf(connection.iterate(query, bound)));
+        for (const { key, entry } of page) {
+            remember(entry === null ? null : Buffer.from(entry).toString());
+            after = key;
+        }
+    }
+}
+
+/** As many entries as should be held at once; one at least. */
+function someOf(rows) {
+    const page = [];
+    let sizeBytes = 0;
+    for (const row of rows) {
+        page.push(row);
+        sizeBytes += row.entry?.length ?? 0;
+        if (sizeBytes >= BLOCK_BYTES) {
+            break;
+        }
+    }
+    return page;
+}
+
+// -------------------------------------------------- the transcripts of a database, as stores/sqlite_rows.py and others
+
+const MAX_PAGE_ROWS = 4_096;
+const MAX_PAGE_SIZES = 512;
+const MAX_BOUND_IDS = 500;
+const MAX_SOUGHT_IDS = 10_000;
+const MAX_MARK_BYTES = 64 * 1024;
+const BEFORE_ALL = -(2n ** 63n);
+const AFTER_ALL = 2n ** 63n - 1n;
+const NEITHER = "it is neither text nor zstd";
+const THIS = "WHERE session_id = CAST(:id AS TEXT)";
+const COLD_NAME = /^[0-9a-f]{64}\.jsonl\.zst$/;
+const SURROGATE_ESCAPE = /\\u[dD][89a-fA-F]/;
+
+const undecodable = (seq, why) => broken(`row ${seq} of the session can't be decoded: ${why}`);
+const noNumber = () => broken("the database is damaged: a row has no number");
+
+/** A time of a column, which only a strict table can't hold something else in. */
+function timeMs(value) {
+    return typeof value === "bigint" || typeof value === "number" ? Number(value) : 0;
+}
+
+/**
+ * Reads the rows of one session after another as they stood when its reading began: later ones are a later state.
+ *
+ * That they are of one state is seen by the generation that OpenClaw gives them anew when it rewrites them, and where
+ * there is none (schema 8) by their count, the numbers that SQLite gave them, and the text of one.
+ */
+class LiveReader {
+    #database;
+    #queries;
+
+    constructor(database, tables) {
+        const frame = tables.has(EVENTS, "event_zstd") ? "event_zstd" : "NULL";
+        const told = tables.has(EVENTS, "event_utf8_bytes") ? "event_utf8_bytes" : "NULL";
+        const generation = tables.has(GENERATIONS, "generation")
+            ? `(SELECT generation FROM ${GENERATIONS} ${THIS})`
+            : "NULL";
+        const unread = `FROM ${EVENTS} ${THIS} AND seq > :after AND seq <= :last ORDER BY seq`;
+        const small = (column, most) => `CASE WHEN octet_length(${column}) <= ${most} THEN CAST(${column} AS BLOB) END`;
+        this.#database = database;
+        this.#queries = {
+            state: `SELECT max(seq) AS last, ${generation} AS generation FROM ${EVENTS} ${THIS}`,
+            numbers: `SELECT count(*) AS rows, sum(rowid) AS numbers FROM ${EVENTS} ${THIS} AND seq <= :after`,
+            marked: `SELECT ${small("event_json", MAX_MARK_BYTES)} AS text FROM ${EVENTS} ${THIS} AND seq = :seq`,
+            rows: `
+SELECT seq, created_at, rowid AS number, typeof(event_json) AS text_type, typeof(${frame}) AS frame_type,
+  octet_length(event_json) AS text_bytes, ${small("event_json", MAX_ENTRY_BYTES)} AS text,
+  CAST(${frame} AS BLOB) AS frame
+${unread} LIMIT ${MAX_PAGE_ROWS}`,
+            sizes: `
+SELECT seq, created_at, rowid AS number, coalesce(${told}, octet_length(event_json)) AS size
+${unread} LIMIT ${MAX_PAGE_SIZES}`,
+        };
+    }
+
+    /** Hand the rows to `sink`; when the last was written. `Vanished` if there are none. */
+    read(sessionId, sink) {
+        const take = (connection, page) => this.#takeRows(connection, page);
+        const progress = this.#pages(sessionId, take, (row) => {
+            if (row.text !== null) {
+                sink.row(row.text);
+                sink.measure(row.text.length + 1);
+            } else if (row.frame !== null) {
+                sink.frame(row.seq, row.frame);
+            } else {
+                sink.skip(1);
+                sink.measure(row.sizeBytes + 1);
+            }
+        });
+        return progress.writtenAtMs;
+    }
+
+    /** What the lines would measure, without reading more of them than must be. */
+    sizeBytes(sessionId) {
+        let sizeBytes = 0;
+        const take = (connection, page) => this.#takeSizes(connection, page);
+        this.#pages(sessionId, take, (row) => {
+            sizeBytes += row.sizeBytes + 1;
+        });
+        return sizeBytes;
+    }
+
+    /** Read page after page with `take`, and call `use` with each row once its transaction is over. */
+    #pages(sessionId, take, use) {
+        const bound = { id: asPath(sessionId) };
+        const place = { after: BEFORE_ALL, last: AFTER_ALL, rows: 0, numbers: 0n };
+        let progress = { bound, ...place, generation: null, mark: null, writtenAtMs: 0 };
+        while (progress.after !== progress.last) {
+            const before = progress;
+            const { page, taken } = this.#database.read((connection) => {
+                // What was known before stays as it was, for this may be asked again.
+                const page = { ...before };
+                if (page.rows > 0) {
+                    this.#check(connection, page);
+                }
+                const taken = take(connection, page);
+                if (page.rows === 0) {
+                    throw new Vanished();
+                }
+                if (page.after !== page.last && page.last === AFTER_ALL) {
+                    Object.assign(page, connection.get(this.#queries.state, bound));
+                }
+                return { page, taken };
+            });
+            taken.forEach(use);
+            progress = page;
+        }
+        return progress;
+    }
+
+    /** See that the rows which were read are still those that there are. */
+    #check(connection, page) {
+        const { last, generation } = connection.get(this.#queries.state, page.bound);
+        if (last === null || last < page.last || generation !== page.generation) {
+            throw new Rewritten();
+        }
+        if (generation === null) {
+            const found = connection.get(this.#queries.numbers, { ...page.bound, after: page.after });
+            const isSameCount = Number(found.rows) === page.rows && found.numbers === page.numbers;
+            if (!isSameCount || !this.#isAsMarked(connection, page)) {
+                throw new Rewritten();
+            }
+        }
+    }
+
+    #isAsMarked(connection, { bound, mark }) {
+        if (mark === null) {
+            return true;
+        }
+        const found = connection.get(this.#queries.marked, { ...bound, seq: mark.seq });
+        return found !== null && found.text !== null && mark.text.equals(found.text);
+    }
+
+    /** Rows until the page is full; one that is longer has a page of its own. */
+    #takeRows(connection, page) {
+        const taken = [];
+        let takenBytes = 0;
+        for (const row of connection.iterate(this.#queries.rows, unread(page))) {
+            const { seq, text_type: textType, frame_type: frameType } = row;
+            const isText = textType !== "null";
+            if (!isBytes(isText ? textType : frameType)) {
+                throw undecodable(seq, NEITHER);
+            }
+            const frame = isText ? null : Buffer.from(row.frame);
+            const text = row.text === null ? null : Buffer.from(row.text);
+            const toldBytes = frame === null ? Number(row.text_bytes) : zstdHeader(frame, 0)?.contentBytes;
+            const sizeBytes = toldBytes ?? frame.length;
+            if (taken.length > 0 && takenBytes + sizeBytes + 1 > BLOCK_BYTES) {
+                return taken;
+            }
+            step(page, row);
+            taken.push({ seq: Number(seq), text, frame, sizeBytes });
+            takenBytes += sizeBytes + 1;
+            if (text !== null && text.length <= MAX_MARK_BYTES) {
+                page.mark = { seq, text };
+            }
+        }
+        settleEnd(page, taken.length, MAX_PAGE_ROWS);
+        return taken;
+    }
+
+    #takeSizes(connection, page) {
+        const taken = [];
+        for (const row of connection.all(this.#queries.sizes, unread(page))) {
+            if (typeof row.size !== "bigint") {
+                throw undecodable(row.seq, NEITHER);
+            }
+            step(page, row);
+            taken.push({ sizeBytes: Number(row.size) });
+        }
+        settleEnd(page, taken.length, MAX_PAGE_SIZES);
+        return taken;
+    }
+}
+
+function unread({ bound, after, last }) {
+    return { ...bound, after, last };
+}
+
+/** A page has got one row further. */
+function step(page, row) {
+    if (typeof row.seq !== "bigint") {
+        throw noNumber(); // though the table is strict: its pages may be damaged
+    }
+    page.after = row.seq;
+    page.rows += 1;
+    page.numbers += row.number;
+    page.writtenAtMs = timeMs(row.created_at);
+}
+
+/** A page that got all there is knows the last row. */
+function settleEnd(page, count, limit) {
+    if (count === limit && page.after !== page.last) {
+        return;
+    }
+    if (page.last === AFTER_ALL) {
+        page.last = page.after;
+    } else if (page.after !== page.last) {
+        throw new Rewritten(); // The last row has gone, and others have come after it.
+    }
+}
+
+/** Any transcript of a database by its session's id or its archive's name, wherever it lies: rows, cold, archived. */
+class Transcripts {
+    #database;
+    #live;
+    #coldFolder;
+
+    constructor(database, tables, sessionsFolder) {
+        this.#database = database;
+        this.tables = tables;
+        this.#live = new LiveReader(database, tables);
+        this.#coldFolder = joined(sessionsFolder, "cold");
+    }
+
+    /** Hand a session's transcript to `sink`; how it stands. `Vanished`, `Rewritten` or what tells of a failure. */
+    readSession(sessionId, sink) {
+        if (this.tables.has(EVENTS)) {
+            try {
+                return { modifiedAtMs: this.#live.read(sessionId, sink), archivedAs: null };
+            } catch (error) {
+                unlessVanished(error);
+            }
+        }
+        return { modifiedAtMs: this.#readCold(sessionId, sink), archivedAs: null };
+    }
+
+    /** The same of an archive. */
+    readArchive(name, sink) {
+        const { reason, encoding, blob, created_at: createdAt } = this.#archive(name, "archive_blob AS blob");
+        if (encoding === "identity") {
+            sendText(Buffer.from(blob), sink);
+        } else {
+            sendCompressed("piece", new BufferReader(Buffer.from(blob)), sink);
+        }
+        return { modifiedAtMs: timeMs(createdAt), archivedAs: ["reset", "deleted"].includes(reason) ? reason : null };
+    }
+
+    /** The size of a transcript as JSONL. */
+    sessionSizeBytes(sessionId) {
+        if (this.tables.has(EVENTS)) {
+            try {
+                return this.#live.sizeBytes(sessionId);
+            } catch (error) {
+                unlessVanished(error);
+            }
+        }
+        const { raw_bytes: rawBytes } = this.#coldRow(sessionId);
+        if (typeof rawBytes !== "bigint") {
+            throw broken("the session is in cold storage, and its size is not known");
+        }
+        return Number(rawBytes) + 1; // OpenClaw counts no line feed after the last row.
+    }
+
+    /** The same of an archive; null if `sink` was given the zstd that would tell. */
+    archiveSizeBytes(name, sink) {
+        const columns = "octet_length(archive_blob) AS size, substr(archive_blob, 1, 18) AS start";
+        const { encoding, size, start } = this.#archive(name, columns);
+        if (encoding === "identity") {
+            return Number(size);
+        }
+        const contentBytes = zstdHeader(Buffer.from(start), 0)?.contentBytes ?? null;
+        if (contentBytes !== null) {
+            return contentBytes;
+        }
+        const { blob } = this.#archive(name, "archive_blob AS blob");
+        const content = decompressed(Buffer.from(blob));
+        if (content === null) {
+            forwardCompressed("piece", [Buffer.from(blob)], sink);
+        }
+        return content?.length ?? null;
+    }
+
+    hasSession(sessionId) {
+        return this.#has(EVENTS, "session_id", sessionId) || this.#has(COLD, "session_id", sessionId);
+    }
+
+    hasArchive(name) {
+        return this.#has(ARCHIVES, "archive_name", name);
+    }
+
+    /** Whether the session is there and each of `ids` is the id of an entry of it. */
+    hasEntries(sessionId, ids) {
+        if (!this.hasSession(sessionId)) {
+            return false;
+        }
+        for (let sought = nextOf(ids, MAX_SOUGHT_IDS); sought.size > 0; sought = nextOf(ids, MAX_SOUGHT_IDS)) {
+            if (this.tables.has(IDENTITIES)) {
+                this.#identified(sessionId, sought).forEach((id) => sought.delete(id));
+            }
+            // Cold storage takes the identities with it.
+            if (sought.size > 0 && (!this.tables.has(IDENTITIES) || this.#has(COLD, "session_id", sessionId))) {
+                this.readSession(sessionId, new Striker(sought));
+            }
+            if (sought.size > 0) {
+                return false;
+            }
+        }
+        return true;
+    }
+
+    #identified(sessionId, sought) {
+        const ids = [...sought];
+        const known = [];
+        for (let start = 0; start < ids.length; start += MAX_BOUND_IDS) {
+            const some = ids.slice(start, start + MAX_BOUND_IDS).map((id, place) => [`id${place}`, Buffer.from(id)]);
+            const marks = some.map(([name]) => `CAST(:${name} AS TEXT)`).join(", ");
+            const query = `SELECT CAST(event_id AS BLOB) AS id FROM ${IDENTITIES} ${THIS} AND event_id IN (${marks})`;
+            const bound = { id: asPath(sessionId), ...Object.fromEntries(some) };
+            const rows = this.#database.read((connection) => connection.all(query, bound));
+            known.push(...rows.map(({ id }) => Buffer.from(id).toString()));
+        }
+        return known;
+    }
+
+    #has(table, column, key) {
+        const query = `SELECT 1 FROM ${table} WHERE ${column} = CAST(:key AS TEXT) LIMIT 1`;
+        const bound = { key: asPath(key) };
+        const find = (connection) => connection.get(query, bound);
+        return this.tables.has(table, column) && this.#database.read(find) !== null;
+    }
+
+    #readCold(sessionId, sink) {
+        if (!this.tables.has(COLD)) {
+            throw new Vanished();
+        }
+        const row = this.#coldRow(sessionId);
+        const name = asBytes(row.name ?? Buffer.alloc(0));
+        if (!COLD_NAME.test(name)) {
+            const shown = wireName(name);
+            throw broken(`the session is in cold storage, under a name that OpenClaw doesn't give: ${shown}`);
+        }
+        const archivedAtMs = timeMs(row.archived_at);
+        if (row.storage === "sqlite") {
+            const { blob } = this.#coldRow(sessionId, "archive_blob AS blob");
+            return sendCold(new BufferReader(Buffer.from(blob ?? [])), sink) ?? archivedAtMs;
+        }
+        const file = this.#openCold(sessionId, name);
+        try {
+            return sendCold(new BoundedReader(file.fd, file.sizeBytes), sink) ?? archivedAtMs;
+        } finally {
+            fs.closeSync(file.fd);
+        }
+    }
+
+    #openCold(sessionId, name) {
+        try {
+            return openRegular(joined(this.#coldFolder, name));
+        } catch (error) {
+            // OpenClaw removes the file when it has put the rows back; while the database names it, it is lost.
+            if (error.code === "ENOENT" && asBytes(this.#coldRow(sessionId).name) !== name) {
+                throw new Rewritten();
+            }
+            throw error;
+        }
+    }
+
+    #coldRow(sessionId, more = "raw_bytes") {
+        const columns = `CAST(archive_name AS BLOB) AS name, storage, archived_at, ${more}`;
+        return this.#row(`SELECT ${columns} FROM ${COLD} WHERE session_id`, sessionId);
+    }
+
+    #archive(name, columns) {
+        const all = `reason, created_at, encoding, ${columns}`;
+        const row = this.#row(`SELECT ${all} FROM ${ARCHIVES} WHERE archive_name`, name);
+        if (row.encoding !== "identity" && row.encoding !== "zstd") {
+            throw broken(`the archive is of an encoding that is not known: ${row.encoding}`);
+        }
+        return row;
+    }
+
+    #row(query, key) {
+        const bound = { key: asPath(key) };
+        const row = this.#database.read((connection) => connection.get(`${query} = CAST(:key AS TEXT)`, bound));
+        if (row === null) {
+            throw new Vanished();
+        }
+        return row;
+    }
+}
+
+function unlessVanished(error) {
+    if (!(error instanceof Vanished)) {
+        throw error;
+    }
+}
+
+function nextOf(ids, count) {
+    const some = new Set();
+    while (some.size < count) {
+        const { value, done } = ids.next();
+        if (done) {
+            break;
+        }
+        some.add(value);
+    }
+    return some;
+}
+
+/** Strikes the ids of the entries that come to it off a set. */
+class Striker {
+    wantsCompressed = false;
+    #sought;
+
+    constructor(sought) {
+        this.#sought = sought;
+    }
+
+    row(line) {
+        try {
+            const { id } = JSON.parse(line.toString());
+            this.#sought.delete(typeof id === "string" ? mended(id) : null);
+        } catch {
+            // No entry, so none that is sought.
+        }
+    }
+
+    frame(seq, frame) {
+        const line = decompressedRow(frame);
+        if (line === null) {
+            throw undecodable(seq, "its zstd can't be opened here");
+        }
+        this.row(line);
+    }
+
+    forward() {
+        throw unreadable("what is compressed can't be opened here");
+    }
+
+    measure() {}
+
+    skip() {}
+}
+
+/** Reads what is in memory already. */
+class BufferReader {
+    #data;
+
+    constructor(data) {
+        this.#data = data;
+    }
+
+    get left() {
+        return this.#data.length;
+    }
+
+    read(buffer, start, end) {
+        const count = this.#data.copy(buffer, start, 0, end - start);
+        this.#data = this.#data.subarray(count);
+        return count;
+    }
+
+    readAll() {
+        return this.#data;
+    }
+}
+
+function sendText(text, sink) {
+    sink.block(text, 0, text.length);
+    sink.measure(text.length);
+}
+
+/** Hand on the rows in cold storage's records; when the last was written, or null if that isn't known here. */
+function sendCold(reader, sink) {
+    const isHeld = !sink.wantsCompressed && hasZstd && reader.left <= MAX_HELD_COMPRESSED_BYTES;
+    const data = isHeld ? reader.readAll() : null;
+    const rows = isHeld ? coldRows(decompressed(data)) : null;
+    if (rows === null) {
+        forwardCompressed("cold", isHeld ? [data] : chunksOf(reader), sink);
+        return null;
+    }
+    for (const { event_json: text } of rows) {
+        const line = Buffer.from(text);
+        sink.row(line);
+        sink.measure(line.length + 1);
+    }
+    return rows.length === 0 ? null : (rows[rows.length - 1].created_at ?? 0);
+}
+
+/** The rows in cold storage's records; null if anything about them is odd, so that the other end can say what. */
+function coldRows(content) {
+    // Half a surrogate pair is refused there; whole ones are never written as escapes.
+    if (content === null || !isUtf8(content) || SURROGATE_ESCAPE.test(content.toString("latin1"))) {
+        return null;
+    }
+    const rows = [];
+    let records = 0;
+    let isOdd = false;
+    eachLine(content, 0, content.length, (from, to) => {
+        const record = isOdd ? null : coldRecord(content.toString("utf8", from, to));
+        const isRow = record?.kind === "event" && typeof record.row?.event_json === "string";
+        isOdd ||= record === null || (records === 0 && !isRow && record.kind !== "header");
+        records += 1;
+        if (isRow) {
+            rows.push(record.row);
+        }
+    });
+    return isOdd ? null : rows;
+}
+
+function coldRecord(line) {
+    let record;
+    try {
+        record = JSON.parse(line);
+    } catch {
+        return null;
+    }
+    const row = record?.row ?? null;
+    const isKnown = isObject(record) && typeof record.kind === "string" && (row === null || isColdRow(row));
+    return isKnown ? record : null;
+}
+
+function isColdRow(row) {
+    const { seq = 0, event_json: text = null, created_at: createdAt = 0 } = isObject(row) ? row : { seq: null };
+    return Number.isInteger(seq) && (text === null || typeof text === "string") && typeof createdAt === "number";
+}
+
+// ------------------------------------------------------------------------- sessions in a database, as stores/sqlite.py
+
+/** The sessions in one agent's database: by id, live or in cold storage, then archives by name. */
+class SqliteStore {
+    #shownPath;
+    #sessionsFolder;
+    #agentName;
+    #database;
+    #failed;
+    #transcripts = null;
+    #ids = [];
+    #known = new Set();
+    #archives = [];
+    #beside = [];
+    #isListed = false;
+    #vanished = 0;
+
+    constructor(agent, failed) {
+        const path = joined(agent.path, DATABASE);
+        this.#shownPath = wireName(path);
+        this.#sessionsFolder = joined(agent.path, SESSIONS);
+        this.#agentName = wireName(agent.name);
+        this.#database = new Database(path);
+        this.#failed = failed;
     }
 
     get total() {
-        return this.stores.reduce((sum, store) => sum + store.total, 0);
+        this.#list();
+        return this.#ids.length + this.#archives.length - this.#vanished;
+    }
+
+    /** Whether the session of this id is in the database; being archived there doesn't count. */
+    has(sessionId) {
+        this.#list();
+        return this.#known.has(sessionId);
+    }
+
+    /** Whether the session is in the database with all entries of these ids; false if that can't be read. */
+    holdsEntries(sessionId, ids) {
+        try {
+            return this.#open()?.hasEntries(sessionId, ids) ?? false;
+        } catch (error) {
+            if (isTold(error) || error instanceof Rewritten || error instanceof Vanished) {
+                return false; // Not proved; and why it can't be read, its analysis tells.
+            }
+            throw error;
+        }
+    }
+
+    close() {
+        this.#database.close();
+    }
+
+    analyse(onTotal) {
+        try {
+            this.#list();
+            const index = this.#readIndex();
+            [...this.#places()].forEach((place) => this.#analysePlace(place, index, onTotal));
+        } finally {
+            this.close();
+        }
+    }
+
+    /** How to send a transcript, given its wire name: a function of a `Sender`; null if it isn't here. */
+    find(id) {
+        const name = fileName(id);
+        const transcripts = this.#open();
+        if (transcripts?.hasSession(name)) {
+            return (sender) => transcripts.readSession(name, sender);
+        }
+        if (transcripts?.hasArchive(name) && !this.#liesBeside(name)) {
+            return (sender) => transcripts.readArchive(name, sender);
+        }
+        return null;
+    }
+
+    /** A record for each session and archive, by name, its size that of the transcript. */
+    tellFiles() {
+        const beforeId = `agents/${this.#agentName}/${DATABASE}#`;
+        const lists = [this.#livePlaces(), this.#archivePlaces()];
+        try {
+            this.#list();
+            for (const place of merged(...lists, ({ name }) => sortKey(name))) {
+                try {
+                    const sizeBytes = inOneState(() => this.#sizeBytes(place));
+                    const relativePath = beforeId + wireName(place.name);
+                    out.record("file", this.#shownPath, relativePath, this.#agentName, place.kind, sizeBytes);
+                } catch (error) {
+                    this.#noteFailure(place, error);
+                }
+            }
+        } finally {
+            this.close();
+        }
+    }
+
+    /** The ids of all sessions and archives here, also of archives that are files as well. */
+    ids() {
+        try {
+            this.#list();
+            return [...this.#ids, ...[...this.#archives, ...this.#beside].map(({ id }) => id)];
+        } finally {
+            this.close();
+        }
+    }
+
+    #open() {
+        if (this.#transcripts === null && this.#database.isThere) {
+            this.#transcripts = new Transcripts(this.#database, new Tables(this.#database), this.#sessionsFolder);
+        }
+        return this.#transcripts;
+    }
+
+    /** Find out, once, which sessions and archives there are; those that were found before a failure stay. */
+    #list() {
+        if (this.#isListed) {
+            return;
+        }
+        this.#isListed = true;
+        try {
+            const tables = this.#open()?.tables;
+            if (tables !== undefined) {
+                for (const id of sessionIds(this.#database, tables)) {
+                    this.#ids.push(id);
+                    this.#known.add(id);
+                }
+                for (const row of tables.has(ARCHIVES) ? idsOf(this.#database, NEXT_ARCHIVED) : []) {
+                    (this.#liesBeside(row.id) ? this.#beside : this.#archives).push(row);
+                }
+            }
+        } catch (error) {
+            unlessTold(error);
+            this.#failed(this.#shownPath, error);
+        }
+    }
+
+    /** Whether an archive is also a file, which is listed where files are. */
+    #liesBeside(name) {
+        if (name === "" || name.includes("/") || name.includes("\0")) {
+            return false;
+        }
+        try {
+            return fs.statSync(asPath(joined(this.#sessionsFolder, name))).isFile();
+        } catch {
+            return false;
+        }
+    }
+
+    *#livePlaces() {
+        for (const id of this.#ids) {
+            yield { name: id, kind: "sessions", indexedId: indexedId(id) };
+        }
+    }
+
+    *#archivePlaces() {
+        for (const { id, session } of this.#archives) {
+            yield { name: id, kind: "archive", indexedId: indexedId(session) };
+        }
+    }
+
+    *#places() {
+        yield* this.#livePlaces();
+        yield* this.#archivePlaces();
+    }
+
+    #readIndex() {
+        const index = new SessionIndex(Array.from(this.#places(), (place) => place.indexedId));
+        const table = this.#transcripts?.tables.index;
+        if (table === undefined || this.#ids.length + this.#archives.length === 0) {
+            return index;
+        }
+        try {
+            let isUnreadable = false;
+            readEntries(this.#database, table, (entry) => {
+                const members = entry === null ? null : decodeMembers(`{"":${entry}}`);
+                isUnreadable ||= members === null;
+                index.remember(members ?? []);
+            });
+            if (isUnreadable) {
+                throw brokenIndex(`an entry of the session index, table ${table}, can't be read`);
+            }
+        } catch (error) {
+            unlessTold(error);
+            this.#failed(this.#shownPath, error);
+        }
+        return index;
+    }
+
+    #analysePlace(place, index, onTotal) {
+        const counter = new Counter();
+        let standing;
+        try {
+            standing = inOneState(() => {
+                counter.again();
+                return this.#read(place, counter);
+            });
+        } catch (error) {
+            if (error instanceof Vanished) {
+                counter.again();
+                this.#vanished += 1;
+                onTotal();
+            } else {
+                this.#noteFailure(place, error);
+            }
+            return;
+        }
+        const where = { id: place.name, filePath: this.#shownPath, kind: place.kind, store: "sqlite", ...standing };
+        tellSession(where, counter, index.get(place.indexedId));
+    }
+
+    #noteFailure(place, error) {
+        if (error instanceof Vanished) {
+            return;
+        }
+        unlessTold(error);
+        this.#failed(`${this.#shownPath}#${wireName(place.name)}`, error);
+    }
+
+    #read({ name, kind }, sink) {
+        const transcripts = this.#opened();
+        return kind === "sessions" ? transcripts.readSession(name, sink) : transcripts.readArchive(name, sink);
+    }
+
+    #sizeBytes({ name, kind }) {
+        const transcripts = this.#opened();
+        return kind === "sessions" ? transcripts.sessionSizeBytes(name) : transcripts.archiveSizeBytes(name, FORWARDER);
+    }
+
+    #opened() {
+        const transcripts = this.#open();
+        if (transcripts === null) {
+            throw new Vanished();
+        }
+        return transcripts;
+    }
+}
+
+const FORWARDER = { forward: (name, data) => out.bytes(name, data) };
+
+/** What `read` gives; it is called again when the session turned out to be rewritten, or moved, meanwhile. */
+function inOneState(read) {
+    for (let attempt = 1; attempt <= MAX_REREADS; attempt++) {
+        try {
+            return read();
+        } catch (error) {
+            const isPassing = error instanceof Rewritten || (error instanceof Vanished && attempt < MAX_REREADS);
+            if (!isPassing) {
+                throw error;
+            }
+        }
+    }
+    throw rewrittenMeanwhile();
+}
+
+// ---------------------------------------------------------------------------------------- an agent, as stores/agent.py
+
+function hasDatabase({ path }) {
+    return exists(joined(path, DATABASE));
+}
+
+/** The stores of one agent. Files come first, then what is in the database alone. */
+class AgentSessions {
+    #stores = [];
+
+    constructor(agent, failed) {
+        this.name = wireName(agent.name);
+        try {
+            system(agent.path, () => fs.statSync(asPath(agent.path)));
+        } catch (error) {
+            // A loop of links, say: one failed item, not one for each folder that should be in it.
+            unlessTold(error);
+            failed(wireName(agent.path), error);
+            return;
+        }
+        const database = hasDatabase(agent) ? new SqliteStore(agent, failed) : null;
+        this.#stores = [new JsonlStore(agent, database, failed)];
+        if (database !== null) {
+            this.#stores.push(database);
+        }
+    }
+
+    get total() {
+        return this.#stores.reduce((sum, store) => sum + store.total, 0);
     }
 
     analyse() {
-        out.record("agent", wireName(this.agent.name), this.total);
+        out.record("agent", this.name, this.total);
         const onTotal = () => out.record("total", this.total);
-        this.stores.forEach((store) => store.analyse(onTotal));
+        this.#stores.forEach((store) => store.analyse(onTotal));
+    }
+
+    /** How to send a transcript, given its wire name: a function of a `Sender`; null if there is none of that id. */
+    find(sessionId) {
+        // The database first: a file of the same id is a copy of what was in it once. One that is sure to be unreadable
+        // comes last, so that it doesn't keep the files from being shown.
+        const stores = sqlite === undefined ? this.#stores : [...this.#stores].reverse();
+        for (const store of stores) {
+            const send = store.find(sessionId);
+            if (send !== null) {
+                return send;
+            }
+        }
+        return null;
     }
 }
 
-// ---------------------------------------------------------------------------------------------------------------- the request
+// --------------------------------------------------------------------------------------------------- what is asked for
+
+const tellFailure = (path, error) => out.record("failed", path, ...told(error));
 
 function analyse(home) {
-    listAgents(home).forEach((agent) => new AgentSessions(agent).analyse());
+    listAgents(home).forEach((agent) => new AgentSessions(agent, tellFailure).analyse());
 }
 
-const OPERATIONS = { analyze: analyse };
+/** What lies in the session folders and databases, sorted by path. */
+function tellFiles(home) {
+    // The slash counts: a name that goes on with a character below it comes before the shorter name.
+    const place = ({ name }) => `${wireBytes(name)}/`;
+    for (const agent of listAgents(home).sort((one, other) => compare(place(one), place(other)))) {
+        if (hasDatabase(agent)) {
+            tellDatabaseFiles(agent);
+        }
+        for (const [folder, kind] of Object.entries(KINDS)) {
+            const name = wireName(agent.name);
+            tellFilesBelow(`${joined(agent.path, folder)}/`, `agents/${name}/${folder}/`, { name, kind });
+        }
+    }
+}
+
+function tellDatabaseFiles(agent) {
+    try {
+        new SqliteStore(agent, tellFailure).tellFiles();
+    } catch (error) {
+        unlessTold(error);
+        tellFailure(wireName(agent.path), error);
+    }
+}
+
+/** In each folder names are sorted with a slash behind those of folders. No link to a folder is followed. */
+function tellFilesBelow(path, relativePath, owner) {
+    for (const name of sortedNames(path)) {
+        out.tick();
+        if (name.endsWith("/")) {
+            tellFilesBelow(path + name, relativePath + wireName(name), owner);
+            continue;
+        }
+        try {
+            const found = system(path + name, () => fs.statSync(asPath(path + name)));
+            if (found.isFile()) {
+                const shown = [wireName(path) + wireName(name), relativePath + wireName(name)];
+                out.record("file", ...shown, owner.name, owner.kind, found.size);
+            }
+        } catch (error) {
+            unlessTold(error);
+            if (error.code !== "ENOENT") {
+                tellFailure(wireName(path) + wireName(name), error);
+            }
+        }
+    }
+}
+
+function sortedNames(path) {
+    let entries = [];
+    try {
+        entries = listFolder(path);
+    } catch (error) {
+        unlessTold(error);
+        if (error.code !== "ENOENT") {
+            tellFailure(wireName(path), error);
+        }
+    }
+    const names = entries.map((entry) => (entry.isDirectory() ? `${entry.name}/` : entry.name));
+    return names.sort((one, other) => compare(wireBytes(one), wireBytes(other)));
+}
+
+function preview(home, { agentId, sessionId }) {
+    const send = findTranscript(home, agentId, sessionId);
+    if (send === null) {
+        out.record("none");
+        return;
+    }
+    out.record("found");
+    const sender = new Sender();
+    try {
+        send(sender);
+    } catch (error) {
+        throw error instanceof Rewritten || error instanceof Vanished ? rewrittenMeanwhile() : error;
+    } finally {
+        sender.flush();
+    }
+}
+
+function findTranscript(home, agentId, sessionId) {
+    let agent;
+    try {
+        agent = findAgent(home, agentId);
+    } catch (error) {
+        if (error.code === "ENOENT") {
+            return null;
+        }
+        throw error;
+    }
+    return new AgentSessions(agent, () => {}).find(sessionId);
+}
+
+function tellNames(home, { agentId }) {
+    for (const agent of agentId === null ? listAgents(home) : [findAgent(home, agentId)]) {
+        out.record("agent", wireName(agent.name));
+        Object.keys(KINDS).forEach((folder) => tellNamesIn(agent, folder));
+        if (agentId !== null) {
+            tellIds(agent);
+        }
+    }
+}
+
+/** The files, and links, that are of a session. */
+function tellNamesIn(agent, folder) {
+    let entries;
+    try {
+        entries = listFolder(joined(agent.path, folder));
+    } catch (error) {
+        unlessTold(error);
+        if (error.code !== "ENOENT") {
+            out.record("unread", folder, ...told(error));
+        }
+        return;
+    }
+    out.record("folder", folder);
+    for (const entry of entries) {
+        const known = classify(entry.name);
+        const isOurs = known !== null && known.role !== "import" && known.role !== "cold";
+        if (isOurs && (entry.isFile() || entry.isSymbolicLink())) {
+            out.record("name", wireName(entry.name));
+        }
+    }
+}
+
+/** If the database can't be read, nothing is known not to be in it. */
+function tellIds(agent) {
+    const failures = [];
+    const failed = (path, error) => failures.push([path, ...told(error)]);
+    const ids = hasDatabase(agent) ? new SqliteStore(agent, failed).ids() : [];
+    if (failures.length > 0) {
+        out.record("ids-failed", ...failures[0]);
+    } else {
+        ids.forEach((id) => out.record("id", wireName(id)));
+    }
+}
+
+// --------------------------------------------------------- deleting, as stores/deletion.py and stores/index_rewrite.py
+
+const INDEX_NAME = "sessions.json";
+const LOCK_STALE_MS = 30 * 60 * 1000;
+const MAX_LOCK_BYTES = 4 * 1024;
+const INDEX_LOCK_WAIT_MS = 5_000;
+const INDEX_LOCK_POLL_MS = 25;
+const MAX_INDEX_TRIES = 10;
+const NEW_FILE_FLAGS = fs.constants.O_WRONLY | fs.constants.O_CREAT | fs.constants.O_EXCL;
+
+/** A folder held open: where the system has a path for that, no other can take its place. Errors name what is in it. */
+class HeldFolder {
+    #path;
+
+    constructor(path) {
+        const flags = OPEN_FLAGS | fs.constants.O_DIRECTORY;
+        this.fd = system(path, () => fs.openSync(asPath(path), flags));
+        const held = `/proc/self/fd/${this.fd}`;
+        this.#path = exists(held) ? held : path;
+    }
+
+    pathOf(name) {
+        return joined(this.#path, name);
+    }
+
+    stat(name, { follow = true } = {}) {
+        const look = follow ? fs.statSync : fs.lstatSync;
+        return system(name, () => look(asPath(this.pathOf(name)), { bigint: true }));
+    }
+
+    /** Remove a file, or a link and not what it leads to; false if it has gone already. */
+    remove(name) {
+        try {
+            system(name, () => fs.unlinkSync(asPath(this.pathOf(name))));
+            return true;
+        } catch (error) {
+            if (error.code === "ENOENT") {
+                return false;
+            }
+            throw error;
+        }
+    }
+
+    /** Open a new file for writing. */
+    create(name) {
+        return system(name, () => fs.openSync(asPath(this.pathOf(name)), NEW_FILE_FLAGS, 0o600));
+    }
+
+    replace(name, by) {
+        system(by, () => fs.renameSync(asPath(this.pathOf(by)), asPath(this.pathOf(name))));
+        this.sync();
+    }
+
+    /** Make what was created, renamed and removed outlast a loss of power, where the file system can. */
+    sync() {
+        try {
+            fs.fsyncSync(this.fd);
+        } catch {
+            // It can't.
+        }
+    }
+
+    close() {
+        fs.closeSync(this.fd);
+    }
+}
+
+/** Whether two looks at a name saw the same file with, as far as its times and size tell, the same content. */
+function isSameFile(one, other) {
+    return ["dev", "ino", "size", "mtimeNs", "ctimeNs"].every((field) => one[field] === other[field]);
+}
+
+/** Remove sessions one after another, and then their entries in the index. */
+function remove(home, { agentId, sessions }) {
+    const agent = findAgent(home, agentId);
+    const folders = new Map();
+    const gone = new Set();
+    sessions.some(([folder, ...session], place) => {
+        if (isStopAsked()) {
+            return true;
+        }
+        const [transcript, isThere, others] = [fileName(session[0]), session[1], session[2].map(fileName)];
+        const { name, ...result } = removeOne(agent, folders, folder, transcript, isThere, others);
+        out.record(name, place, ...result.items);
+        if (folder === SESSIONS && result.isGone) {
+            gone.add(transcript);
+        }
+        return false;
+    });
+    if (gone.size > 0) {
+        forgetAll(folders.get(SESSIONS), gone);
+    }
+    folders.forEach((folder) => folder.close());
+}
+
+/** Remove a session's files, the transcript last, unless its lock is live. */
+function removeOne(agent, folders, folderName, transcript, isThere, others) {
+    let files = 0;
+    try {
+        const folder = heldFolder(agent, folders, folderName);
+        [transcript, ...others].forEach(checkName);
+        const owner = liveLock(folder, `${transcript}.lock`);
+        if (owner !== null) {
+            return { name: "locked", items: [owner], isGone: false };
+        }
+        for (const name of others) {
+            files += Number(folder.remove(name));
+        }
+        const isGone = isThere && folder.remove(transcript);
+        files += Number(isGone);
+        return { name: "removed", items: [files, isGone], isGone };
+    } catch (error) {
+        unlessTold(error);
+        return { name: "refused", items: [files, ...told(error)], isGone: false };
+    }
+}
+
+function heldFolder(agent, folders, name) {
+    if (!Object.hasOwn(KINDS, name)) {
+        throw unreadable("not a valid name");
+    }
+    if (!folders.has(name)) {
+        folders.set(name, new HeldFolder(joined(agent.path, name)));
+    }
+    return folders.get(name);
+}
+
+function checkName(name) {
+    if (["", ".", ".."].includes(name) || /[/\0]/.test(name)) {
+        throw unreadable("not a valid name");
+    }
+}
+
+/** Who holds a lock file, in words; null if there is none, or a stale one. */
+function liveLock(folder, name) {
+    let found;
+    try {
+        found = folder.stat(name, { follow: false });
+    } catch (error) {
+        if (error.code === "ENOENT" || error.code === "ENAMETOOLONG") {
+            return null;
+        }
+        throw error;
+    }
+    const pid = lockOwner(folder, name);
+    if (pid === null) {
+        return Date.now() - Number(found.mtimeMs) < LOCK_STALE_MS ? "process unknown" : null;
+    }
+    return isRunning(pid) ? `process ${pid}` : null;
+}
+
+/** OpenClaw's locks are JSON with a `pid`. One that can't be read may be of a process that is just writing it. */
+function lockOwner(folder, name) {
+    try {
+        const file = openRegular(folder.pathOf(name));
+        try {
+            const text = new BoundedReader(file.fd, Math.min(file.sizeBytes, MAX_LOCK_BYTES)).readAll().toString();
+            const { pid } = JSON.parse(text);
+            return Number.isInteger(pid) && pid >= 1 ? pid : null;
+        } finally {
+            fs.closeSync(file.fd);
+        }
+    } catch {
+        return null;
+    }
+}
+
+function isRunning(pid) {
+    try {
+        process.kill(pid, 0);
+        return true;
+    } catch (error) {
+        return error.code === "EPERM"; // else there is none, or no process can have this number
+    }
+}
+
+function forgetAll(folder, transcripts) {
+    // So that a loss of power can't undo the one and keep the other.
+    folder.sync();
+    try {
+        forgetTranscripts(folder, transcripts);
+    } catch (error) {
+        unlessTold(error);
+        out.record("index-failed", ...told(error));
+    }
+}
+
+/** Take the entries of these transcripts out of the index, if it is there: whole or not at all. */
+function forgetTranscripts(folder, transcripts) {
+    try {
+        folder.stat(INDEX_NAME);
+        withIndexLock(folder, () => {
+            for (let attempt = 1; attempt <= MAX_INDEX_TRIES; attempt++) {
+                if (rewriteIndex(folder, transcripts)) {
+                    return;
+                }
+            }
+            throw unreadable(`the session index changed ${MAX_INDEX_TRIES} times while it was rewritten`);
+        });
+    } catch (error) {
+        if (error.code !== "ENOENT") {
+            throw error;
+        }
+    }
+}
+
+/** Hold OpenClaw's lock of the index: wait while another holds it, take a stale one over, release only our own. */
+function withIndexLock(folder, work) {
+    const name = `${INDEX_NAME}.lock`;
+    const giveUpAt = Date.now() + INDEX_LOCK_WAIT_MS;
+    let fd = tryCreate(folder, name);
+    while (fd === null) {
+        waitForLock(folder, name, giveUpAt);
+        fd = tryCreate(folder, name);
+    }
+    try {
+        fs.writeSync(fd, JSON.stringify({ pid: process.pid, createdAt: new Date().toISOString() }));
+        work();
+    } finally {
+        releaseLock(folder, name, fd);
+    }
+}
+
+function tryCreate(folder, name) {
+    try {
+        return folder.create(name);
+    } catch (error) {
+        if (error.code === "EEXIST") {
+            return null;
+        }
+        throw error;
+    }
+}
+
+function waitForLock(folder, name, giveUpAt) {
+    try {
+        const was = folder.stat(name, { follow: false });
+        const owner = liveLock(folder, name);
+        if (owner === null && isSameFile(was, folder.stat(name, { follow: false }))) {
+            folder.remove(name);
+        } else if (owner !== null && Date.now() > giveUpAt) {
+            throw unreadable(`the session index is locked by ${owner}`);
+        } else if (owner !== null) {
+            out.tick();
+            sleep(INDEX_LOCK_POLL_MS);
+        }
+    } catch (error) {
+        if (error.code !== "ENOENT") {
+            throw error;
+        }
+    }
+}
+
+function releaseLock(folder, name, fd) {
+    const ours = fs.fstatSync(fd, { bigint: true });
+    fs.closeSync(fd);
+    try {
+        const found = folder.stat(name, { follow: false });
+        if (found.dev === ours.dev && found.ino === ours.ino) {
+            folder.remove(name);
+        }
+    } catch (error) {
+        if (error.code !== "ENOENT") {
+            throw error;
+        }
+    }
+}
+
+/** Rewrite the index once; false if it changed meanwhile, so that it is to be done again. */
+function rewriteIndex(folder, transcripts) {
+    const file = openRegular(folder.pathOf(INDEX_NAME), INDEX_NAME);
+    // It stays open, so that no newer file can be given the number of the one that was read.
+    try {
+        const was = fs.fstatSync(file.fd, { bigint: true });
+        if (file.sizeBytes > MAX_INDEX_PIECE_BYTES) {
+            throw brokenIndex("the session index is too large to be rewritten");
+        }
+        let pieces;
+        try {
+            const data = system(null, () => fs.readFileSync(file.fd));
+            pieces = withoutEntries(data, transcripts);
+        } catch (error) {
+            if (error instanceof Trouble && !isSameFile(was, folder.stat(INDEX_NAME))) {
+                return false;
+            }
+            throw error;
+        }
+        return pieces === null || putInPlace(folder, was, pieces);
+    } finally {
+        fs.closeSync(file.fd);
+    }
+}
+
+/** The pieces of an index that remain without the entries of these transcripts; null if all of it does. */
+function withoutEntries(data, transcripts) {
+    const members = membersOf(data);
+    const isGone = ({ transcript }) => transcript !== null && transcripts.has(transcript);
+    if (!members.some(isGone)) {
+        return null;
+    }
+    const kept = [];
+    members.forEach((member, place) => {
+        if (!isGone(member)) {
+            // With a member goes the comma before it, which the first one that is kept doesn't need.
+            const start = kept.length > 0 ? members[place - 1].end : member.start;
+            kept.push(data.subarray(start, member.end));
+        }
+    });
+    if (kept.length === 0) {
+        return [Buffer.from("{}")];
+    }
+    return [data.subarray(0, members[0].start), ...kept, data.subarray(members[members.length - 1].end)];
+}
+
+const JSON_SPACE = /[ \t\r\n]*/y;
+const JSON_STRING = /"[^"\\]*(?:\\.[^"\\]*)*"/y;
+const JSON_WORD = /[^ \t\r\n,\]}]+/y;
+const JSON_MARK = /["{}[\]]/g;
+
+/** The entries of an index: each one's place in the text, from the key's first quote, and its transcript's name. */
+function membersOf(data) {
+    // Parsed as a whole first, so that the places can be found by looking at little of it.
+    let value = null;
+    try {
+        value = JSON.parse(data.toString());
+    } catch {
+        // It is none.
+    }
+    if (!isObject(value)) {
+        throw brokenIndex("the session index is not a JSON object of entries");
+    }
+    const text = data.toString("latin1");
+    const members = [];
+    const keys = new Set();
+    let place = afterMatch(JSON_SPACE, text, text.indexOf("{") + 1);
+    while (text[place] !== "}") {
+        const start = place;
+        const keyEnd = afterMatch(JSON_STRING, text, start);
+        const valueStart = afterMatch(JSON_SPACE, text, text.indexOf(":", keyEnd) + 1);
+        const end = afterValue(text, valueStart);
+        keys.add(JSON.parse(decoded(text.slice(start, keyEnd))));
+        members.push({ start, end, transcript: transcriptOf(JSON.parse(decoded(text.slice(valueStart, end)))) });
+        place = afterMatch(JSON_SPACE, text, end);
+        place = text[place] === "," ? afterMatch(JSON_SPACE, text, place + 1) : place;
+    }
+    if (keys.size < members.length) {
+        throw brokenIndex("the session index has two entries of one key");
+    }
+    return members;
+}
+
+function afterMatch(pattern, text, place) {
+    pattern.lastIndex = place;
+    pattern.test(text);
+    return pattern.lastIndex;
+}
+
+function afterValue(text, start) {
+    if (text[start] === '"') {
+        return afterMatch(JSON_STRING, text, start);
+    }
+    if (text[start] !== "{" && text[start] !== "[") {
+        return afterMatch(JSON_WORD, text, start);
+    }
+    let depth = 0;
+    let place = start;
+    do {
+        place = afterMatch(JSON_MARK, text, place);
+        const mark = text[place - 1];
+        if (mark === '"') {
+            place = afterMatch(JSON_STRING, text, place - 1);
+        } else {
+            depth += mark === "{" || mark === "[" ? 1 : -1;
+        }
+    } while (depth > 0);
+    return place;
+}
+
+/** The file name of an entry's transcript, as a byte string; null if it names none. */
+function transcriptOf(entry) {
+    const { sessionFile, sessionId } = isObject(entry) ? entry : {};
+    if (typeof sessionFile === "string" && sessionFile !== "") {
+        return encoded(baseName(mended(sessionFile)));
+    }
+    return typeof sessionId === "string" && sessionId !== "" ? encoded(`${mended(sessionId)}.jsonl`) : null;
+}
+
+/** Make `pieces` the index if it is still the one that `was` tells of. */
+function putInPlace(folder, was, pieces) {
+    // OpenClaw's own way to name such a file, so that what a crash leaves is swept up like its own.
+    const name = `${INDEX_NAME}.${process.pid}.${randomUUID()}.tmp`;
+    const fd = folder.create(name);
+    try {
+        try {
+            letBelong(fd, was);
+            system(null, () => pieces.forEach((piece) => fs.writeFileSync(fd, piece)));
+            system(null, () => fs.fsyncSync(fd));
+        } finally {
+            fs.closeSync(fd);
+        }
+        if (!isSameFile(was, folder.stat(INDEX_NAME))) {
+            return false;
+        }
+        folder.replace(INDEX_NAME, name);
+        return true;
+    } finally {
+        folder.remove(name);
+    }
+}
+
+/** Give a new file the mode and, if this process may, the owner of the one that it is to replace. */
+function letBelong(fd, was) {
+    const now = fs.fstatSync(fd, { bigint: true });
+    if (now.uid !== was.uid || now.gid !== was.gid) {
+        try {
+            fs.fchownSync(fd, Number(was.uid), Number(was.gid));
+        } catch (error) {
+            if (error.code !== "EPERM") {
+                throw error;
+            }
+        }
+    }
+    fs.fchmodSync(fd, Number(was.mode & 0o7777n));
+}
+
+// --------------------------------------------------------------------------------------------------------- the request
+
+const OPERATIONS = { analyze: analyse, files: tellFiles, preview, names: tellNames, remove };
 
 /** The line of the request; what comes after it is the lease. */
 function readRequest() {
@@ -1590,7 +3441,8 @@ function readRequest() {
 
 function answer(request) {
     const nowMs = Date.now();
-    const hello = (home) => out.record("hello", "node", process.versions.node, nowMs, home, sqlite !== undefined, hasZstd);
+    const abilities = [sqlite !== undefined, hasZstd];
+    const hello = (shown) => out.record("hello", "node", process.versions.node, nowMs, shown, ...abilities);
     let home;
     try {
         home = openclawDir(request);
