@@ -658,6 +658,11 @@ class Compressed(NamedTuple):
     record: list[Any]
     data: bytes
 
+    @property
+    def is_row(self) -> bool:
+        """Whether it is one row, and not part of a stream."""
+        return bool(self.record[0] == "frame")
+
 
 Item = Union[Lines, Skipped, Compressed]
 """A part of a transcript, as it comes."""
@@ -779,6 +784,19 @@ class Zstd:
                     yield piece
         if frame is None or not frame.eof:
             raise BrokenCompression("the compressed data ends in the middle")
+
+    def opened(self, frame: bytes, tick: Tick) -> bytes | None:
+        """What is in one frame; ``None`` if it is damaged or too large, which is for others to say."""
+        text = bytearray()
+        try:
+            for piece in self.expanded([frame]):
+                tick()
+                text += piece
+                if len(text) > MAX_ENTRY_BYTES:
+                    return None
+        except BrokenCompression:
+            return None
+        return bytes(text)
 
 
 def _new_decompressor() -> Callable[[], Any] | None:
@@ -2068,26 +2086,13 @@ class Transcripts:
         """Rows as lines: those that come one after another, up to one that is too long or goes on as it is."""
         lines = _Joined()
         for row in rows:
-            line = self._opened(row.frame) if opens and row.frame is not None else row.text
+            line = self._zstd.opened(row.frame, self._host.tick) if opens and row.frame is not None else row.text
             if line is not None:
                 yield from lines.add(line)
                 continue
             yield from lines.take()
             yield Skipped(1, row.size_bytes + 1) if row.frame is None else Compressed(["frame", row.seq], row.frame)
         yield from lines.take()
-
-    def _opened(self, frame: bytes) -> bytes | None:
-        """What is in a frame; ``None`` if it is damaged or too large, which is for others to say."""
-        text = bytearray()
-        try:
-            for piece in self._zstd.expanded([frame]):
-                self._host.tick()
-                text += piece
-                if len(text) > MAX_ENTRY_BYTES:
-                    return None
-        except BrokenCompression:
-            return None
-        return bytes(text)
 
     def _of_cold(self, session_id: str, reading: Reading, opens: bool) -> Iterator[Item]:
         name, storage, archived_at, _ = self._cold(session_id)
@@ -2293,7 +2298,7 @@ class JsonlStore:
                 self._host.failed(path, error)
 
     def transcript(self, session_id: str) -> Iterator[Item] | None:
-        """The transcript of a session as it comes; ``None`` if no file here is of that id."""
+        """The transcript of a session as it lies there; ``None`` if no file here is of that id."""
         sought = file_name(session_id)
         if self._has_stem(sought):
             return self._read(LIVE_FOLDER, sought + _SUFFIX)
@@ -2370,7 +2375,7 @@ class JsonlStore:
     def _read(self, folder: str, name: str) -> Iterator[Item]:
         file = open_regular(os.path.join(self._folder, folder, name))
         try:
-            yield from _file_items(FileReader(file, self._host.tick), name, self._zstd)
+            yield from _file_items(FileReader(file, self._host.tick), name, None)
         finally:
             os.close(file.fd)
 
@@ -2535,13 +2540,13 @@ class SqliteStore:
             self.close()
 
     def transcript(self, session_id: str) -> Iterator[Item] | None:
-        """The transcript of a session or archive as it comes; ``None`` if it isn't here. ``FAULTS``, here too."""
+        """The transcript of a session or archive as it lies there; ``None`` if it isn't here. ``FAULTS``, here too."""
         name = file_name(session_id)
         transcripts = self._open()
         if transcripts is not None and transcripts.has_session(name):
-            return _in_one_go(transcripts.of_session(name, Reading()))
+            return _in_one_go(transcripts.of_session(name, Reading(), opens=False))
         if transcripts is not None and transcripts.has_archive(name) and not self._lies_beside(name):
-            return _in_one_go(transcripts.of_archive(name, Reading()))
+            return _in_one_go(transcripts.of_archive(name, Reading(), opens=False))
         self.close()
         return None
 
@@ -2733,7 +2738,7 @@ class AgentSessions:
             yield from store.analyse()
 
     def transcript(self, session_id: str) -> Iterator[Item] | None:
-        """The transcript of a session as it comes; ``None`` if the agent has none of that id. ``FAULTS``."""
+        """The transcript of a session as it lies there; ``None`` if the agent has none of that id. ``FAULTS``."""
         # The database first: a file of the same id is a copy of what was in it once.
         for store in reversed(self._stores):
             items = store.transcript(session_id)
@@ -3037,8 +3042,7 @@ class Removal:
             for place, (folder, transcript, is_there, others) in enumerate(sessions):
                 if self._output.is_over:
                     break
-                names = [_checked_name(name) for name in (transcript, *others)]
-                self._remove(place, folder, names[0], is_there, names[1:])
+                self._remove(place, folder, transcript, is_there, others)
                 self._output.tick()
         finally:
             try:
@@ -3050,6 +3054,7 @@ class Removal:
     def _remove(self, place: int, folder: str, transcript: str, is_there: bool, others: list[str]) -> None:
         files = 0
         try:
+            transcript, *others = map(_checked_name, (transcript, *others))
             opened = self._opened(folder)
             owner = live_lock(opened, f"{transcript}.lock")
             if owner:
@@ -3058,8 +3063,6 @@ class Removal:
             for name in others:
                 files += _unlink(opened, name)
             is_gone = bool(is_there) and _unlink(opened, transcript)
-        except FileNotFoundError:  # the folder has gone
-            self._output.say("removed", place, files, False)
         except FAULTS as error:
             self._output.say("refused", place, files, *told(error))
         else:
@@ -3068,6 +3071,8 @@ class Removal:
             self._output.say("removed", place, files + is_gone, is_gone)
 
     def _opened(self, name: str) -> Folder:
+        if name not in dict(FOLDERS):
+            raise Fault("not a valid name")
         if name not in self._folders:
             path = raw(os.path.join(self._agent.path, name))
             self._folders[name] = Folder(os.open(path, _OPEN_FLAGS | os.O_DIRECTORY))
@@ -3096,7 +3101,7 @@ def _unlink(folder: Folder, name: str) -> bool:
 def _checked_name(name: str) -> str:
     objection = objection_to_name(name)
     if objection:
-        raise InvalidParams(f"sessions: {objection}")
+        raise Fault(objection)
     return file_name(name)
 
 
@@ -3201,23 +3206,32 @@ def preview(host: Host, request: dict[str, Any]) -> None:
         host.output.say("none")
         return
     host.reports_failures = False
-    items = AgentSessions(agent, host, Zstd()).transcript(session_id)
+    zstd = Zstd()
+    items = AgentSessions(agent, host, zstd).transcript(session_id)
     if items is None:
         host.output.say("none")
         return
-    first = next(items, None)  # what can't be read isn't found
     host.output.say("found")
-    for item in chain([] if first is None else [first], items):
-        _send(host, item)
+    for item in items:
+        if isinstance(item, Lines):
+            _send_lines(host, item)
+        elif isinstance(item, Skipped):
+            host.output.say("skipped", item.lines)
+        else:
+            _send_compressed(host, item, zstd)
 
 
-def _send(host: Host, item: Item) -> None:
-    if isinstance(item, Lines):
-        _send_lines(host, item)
-    elif isinstance(item, Skipped):
-        host.output.say("skipped", item.lines)
-    else:
-        host.output.send(item.record, item.data)
+def _send_compressed(host: Host, item: Compressed, zstd: Zstd) -> None:
+    """Send what is compressed as it is, which mostly is shorter; but not a row with an image in it."""
+    text = zstd.opened(item.data, host.tick) if item.is_row and zstd.is_there else None
+    if text is not None:
+        # A line feed is white space there, if it is JSON at all.
+        line = text.replace(b"\n", b"\r") + b"\n"
+        line = _cut(line, 0, len(line), host.tick) or line
+        if len(line) < len(item.data):
+            host.output.send(["lines"], line)
+            return
+    host.output.send(item.record, item.data)
 
 
 def _send_lines(host: Host, lines: Lines) -> None:
@@ -3304,11 +3318,7 @@ def _say_names(agent: Agent, host: Host) -> None:
 
 def remove(host: Host, request: dict[str, Any]) -> None:
     """Delete files of sessions of one agent, and their entries in its index."""
-    sessions = request["sessions"]
-    for folder, *_ in sessions:
-        if folder not in dict(FOLDERS):
-            raise InvalidParams("sessions: no such folder")
-    Removal(find_agent(host.openclaw_dir, str(request["agentId"])), host).run(sessions)
+    Removal(find_agent(host.openclaw_dir, str(request["agentId"])), host).run(request["sessions"])
 
 
 OPS: dict[str, Callable[[Host, dict[str, Any]], None]] = {
@@ -3345,9 +3355,9 @@ def answer(request: dict[str, Any], output: Output) -> None:
         end: list[Any] = ["end"]
     except FAULTS as error:
         end = ["fail", *told(error), error.kind if isinstance(error, Fault) else None]
-    except Exception:  # a fault of ours: the traceback is for the log
+    except Exception as error:  # a fault of ours: the traceback is for the log
         traceback.print_exc()
-        end = ["fail", None, None, "internal error; see the sidecar's log", "internal"]
+        end = ["fail", None, None, f"the helper failed: {type(error).__name__}", "remote_failed"]
     if watchdog is not None:
         watchdog.let_end()
     if not output.is_over:
@@ -3366,16 +3376,15 @@ def _do(request: dict[str, Any], output: Output, watchdog: Watchdog) -> None:
     output.say("hello", "python", version, time.time() * 1000, shown, sqlite3 is not None, Zstd().is_there)
     if openclaw_dir is None:
         raise unknown or HomeUnknown
-    if request["op"] not in OPS:
-        raise InvalidParams("op: there is no such op")
     OPS[request["op"]](Host(openclaw_dir, output, watchdog, request["nonce"]), request)
 
 
 def main() -> None:
     """Read the request from stdin, and answer it on stdout."""
     request = read_request()
-    if request is not None:
-        answer(request, Output(1))
+    if request is None or not re.fullmatch("[0-9a-f]+", request["nonce"]) or request["op"] not in OPS:
+        os._exit(1)
+    answer(request, Output(1))
     os._exit(0)
 
 
