@@ -25,6 +25,8 @@ class ForwardedTranscript:
 
     def __init__(self, records: Records) -> None:
         self._records = records
+        self.written_at_ms: float | None = None
+        """When the last row was written, of what came from cold storage."""
 
     def blocks(self) -> Iterator[Block]:
         """The lines, as blocks, each valid until the next is asked for; ``SidecarError`` if they can't be read.
@@ -48,6 +50,7 @@ class ForwardedTranscript:
         records = iter(lambda: blocks.read(source), None)
         lines = Lines()
         for event in cold_events(records):
+            self.written_at_ms = event.created_at
             lines.clear()
             lines.add_pieces([(event.event_json or "").encode()])
             if block := lines.block():

@@ -168,6 +168,44 @@ class Records:
         return next((record for record in self if record is not None), None)
 
 
+class _Arriving:
+    """What has come of a session before its record: counts, and what only this side could open."""
+
+    def __init__(self) -> None:
+        self._tally = Tally()
+        self._size_bytes = 0
+        self._written_at_ms: float | None = None
+        self.broken: SidecarError | None = None
+
+    def add_part(self, *counts: Any) -> None:
+        *counted, size_bytes = counts
+        self._tally.add_counts(*counted)
+        self._size_bytes += size_bytes
+
+    def add_forwarded(self, records: Records) -> Iterator[None]:
+        """Count what ``records`` give next; notes in ``broken`` if it can't be opened."""
+        forwarded = ForwardedTranscript(records)
+        try:
+            for block in forwarded.blocks():
+                self._tally.add(block)
+                self._tally.skipped_lines += block.start == block.end
+                self._size_bytes += block.end - block.start
+                yield None
+        except (BrokenCompression, BrokenDatabase) as error:
+            self.broken = error
+        self._written_at_ms = forwarded.written_at_ms
+
+    def session(self, agent: str, items: list[Any], now_ms: float) -> SessionAnalysis:
+        """The session that the items of a ``session`` record complete."""
+        session_id, path, kind, own_bytes, modified_at_ms, store, archived_as, *counts = items
+        updated_at_ms, total_tokens, model = counts[-3:]
+        self._tally.add_counts(*counts[:-3])
+        written_at_ms = modified_at_ms if self._written_at_ms is None else self._written_at_ms
+        size_bytes = self._size_bytes + own_bytes
+        transcript = Transcript(agent, session_id, path, kind, size_bytes, written_at_ms, store, archived_as)
+        return analyse(transcript, self._tally, IndexEntry(updated_at_ms, total_tokens, model), now_ms)
+
+
 class RemoteAgent:
     """The sessions of one agent of the host, as they arrive; ``stores.base.AgentSource``."""
 
@@ -179,59 +217,36 @@ class RemoteAgent:
 
     def sessions(self, now_ms: float) -> Iterator[SessionAnalysis | None]:
         """As ``Store.sessions``."""
-        tally, size_bytes = Tally(), 0
-        broken: SidecarError | None = None
+        arriving = _Arriving()
         for record in self._records:
             if record is None:
                 yield None
-                continue
-            name = record.name
-            if name == "session":
-                if broken is None:
-                    yield self._session(record.items, tally, size_bytes, now_ms)
+            elif record.name == "session":
+                if arriving.broken is None:
+                    yield arriving.session(self.agent, record.items, now_ms)
                 else:
-                    self._failed.add(_path_of(record.items), broken)
-            elif name in ForwardedTranscript.RECORDS and broken is None:
-                self._records.put_back(record)
-                try:
-                    for block in ForwardedTranscript(self._records).blocks():
-                        tally.add(block)
-                        tally.skipped_lines += block.start == block.end
-                        size_bytes += block.end - block.start
-                        yield None
-                except (BrokenCompression, BrokenDatabase) as error:
-                    broken = error
-                continue
-            elif name == "part":
-                *counts, part_bytes = record.items
-                tally.add_counts(*counts)
-                size_bytes += part_bytes
-                continue
-            elif name == "total":
-                self.sessions_total = record.items[0]
-                continue
-            elif name == "failed":
+                    self._failed.add(_path_of(record.items), arriving.broken)
+                arriving = _Arriving()
+            elif record.name == "failed":
                 note_failure(self._failed, record)
-            elif name == "agent":
+                arriving = _Arriving()
+            elif record.name == "again":
+                arriving = _Arriving()
+            elif record.name == "part":
+                arriving.add_part(*record.items)
+            elif record.name in ForwardedTranscript.RECORDS and arriving.broken is None:
+                self._records.put_back(record)
+                yield from arriving.add_forwarded(self._records)
+            elif record.name == "total":
+                self.sessions_total = record.items[0]
+            elif record.name == "agent":
                 self._records.put_back(record)
                 return
-            elif name != "again":
-                continue
-            tally, size_bytes, broken = Tally(), 0, None
 
     def pass_over_rest(self) -> None:
         """Take what is left of this agent."""
         for _ in self.sessions(0.0):
             pass
-
-    def _session(self, items: list[Any], tally: Tally, size_bytes: int, now_ms: float) -> SessionAnalysis:
-        session_id, path, kind, own_bytes, modified_at_ms, store, archived_as, *counts = items
-        updated_at_ms, total_tokens, model = counts[-3:]
-        tally.add_counts(*counts[:-3])
-        transcript = Transcript(
-            self.agent, session_id, path, kind, size_bytes + own_bytes, modified_at_ms, store, archived_as
-        )
-        return analyse(transcript, tally, IndexEntry(updated_at_ms, total_tokens, model), now_ms)
 
 
 def note_failure(failed: FailedItems, record: Record) -> None:
