@@ -244,6 +244,16 @@ def test_a_host_without_an_id_takes_the_place_of_one_whose_id_was_chosen_otherwi
     assert upsert_host(str(folder), a_host()).id == "mine"
 
 
+def test_of_two_hosts_at_the_same_place_the_first_by_id_is_updated(folder: Folder) -> None:
+    folder.write(an_entry("ssh:b"), an_entry("ssh:a"))
+    assert upsert_host(str(folder), a_host("a.example", label="New")).id == "ssh:a"
+
+
+def test_a_stored_host_without_an_id_is_nobodys_place(folder: Folder) -> None:
+    folder.write(an_entry(""))
+    assert upsert_host(str(folder), a_host("a.example")).id == "ssh:a.example"
+
+
 # What belongs to the app
 
 NUMBERS = st.sampled_from(["12345678901234567890123456789", "1.50", "1e5", "-0.0", "0.1000000000000000055", "1E+400"])
@@ -556,6 +566,16 @@ def test_the_file_was_never_open_to_others_while_it_was_written(
         os.umask(was)
     assert len(modes) > 10
     assert set(modes) == {0o600}
+
+
+def test_a_system_that_writes_a_few_bytes_at_a_time_gets_them_all(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patched = Watched(lambda: None)
+    patched.write = lambda fd, data: os.write(fd, data[:7])  # type: ignore[attr-defined]
+    monkeypatch.setattr(private_file, "os", patched)
+    saved = upsert_host(str(folder), a_host())
+    assert list_hosts(str(folder)) == [saved]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")

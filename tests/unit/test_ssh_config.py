@@ -108,10 +108,14 @@ CONFIGS = {
         ["a1", "q.x", "b", "a"],
     ),
     "a negated pattern": ("Host * !a\n User one\nHost !b a b\n Port 1\nHost a b\n User two\n", "ab"),
+    "a name and a pattern": ("Host a *\n User one\nHost b\n Port 4\n", "ab"),
     "only negated patterns": ("Host !a\n User one\nHost a b\n", "ab"),
     "keywords in any case, tabs and no indent": ("hOsT a\n\tHOSTNAME\tq\nuser  u  \nPORT 1\f\n", "a"),
     "an equals sign": ("Host=a\nUser = u\nPort= 5\nHostName =q\nIdentityFile\t=\t~/k\n", "a"),
     "quotes": ('Host "a" \'b\'\nUser "u v"\nIdentityFile "~/my key"\nHostName "q"\n', "ab"),
+    "escapes in quotes": ("Host a\nUser \"x\\\"\\'y\\z\"\nIdentityFile '~/it\\'s\\\"'\n", "a"),
+    "a sharp behind a quote": ('Host a\nUser "u"#v\n', "a"),
+    "two equals signs": ("Host a\nUser==u\nHostName = =q\n", "a"),
     "quotes within and escapes": ('Host a\nUser x" y"\\"z\nIdentityFile ~/my\\ \\\'key\\\\\\n\n', "a"),
     "comments": ("# Host z\n  # Host y\nHost a # b c\nUser u#v # w\nPort 4 #5\n#User x\n", "a"),
     "crlf": ("Host a b\r\n  User u\r\n\r\nPort 3\r\n", "ab"),
@@ -129,6 +133,7 @@ CONFIGS = {
         "Match host *.x,c,!c\n Port 4\nMatch !host q.x\n User n\n",
         "abc",
     ),
+    "match host where the host name has the alias in it": ("Host a\n HostName %h.x\nMatch host a.x\n Port 4\n", "a"),
     "match host before the host name": ("Match host q\n User u\nHost a q\n HostName q\nMatch host q\n Port 4\n", "aq"),
     "match originalhost": (
         "Host a b\n HostName q\nMatch originalhost a\n User u\nMatch originalhost A host Q\n Port 4\n"
@@ -182,6 +187,13 @@ def test_what_is_included_means_what_it_means_to_openssh(
     assert_as_openssh_has_it(home)
 
 
+def test_files_that_one_pattern_finds_are_included_by_name(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    home.write("Include *.conf\nHost a\n", **{f"{name}.conf": f"User {name}\n" for name in "bac"})
+    found = sorted(map(str, home.ssh.glob("*.conf")))
+    monkeypatch.setattr("sidecar.remote.ssh_config_file.glob.glob", lambda pattern: found[::-1])
+    assert home.found() == {"a": {"user": "a"}}
+
+
 def test_includes_are_followed_where_a_home_has_odd_characters_in_its_name(tmp_path: Path) -> None:
     (tmp_path / "[x] *").mkdir()
     home = Home(tmp_path / "[x] *")
@@ -230,6 +242,8 @@ ODD_LINES = [
     "User =",
     'User "u',
     "User 'u",
+    'User "u\\"',
+    "User 'u\\'",
     'User ""',
     "User u v",
     "User a\0b",
@@ -238,7 +252,7 @@ ODD_LINES = [
     "Port -1",
     "Port ssh",
     "Port \N{SUPERSCRIPT TWO}",
-    "Port 999999999999999999999999",
+    f"Port {'9' * 5_000}",
     "HostName",
     "IdentityFile a b",
     "Include",
@@ -254,7 +268,7 @@ ODD_LINES = [
 ]
 
 
-@pytest.mark.parametrize("line", ODD_LINES)
+@pytest.mark.parametrize("line", ODD_LINES, ids=range(len(ODD_LINES)))
 def test_a_line_that_is_malformed_is_passed_over_and_disables_nothing(home: Home, line: str) -> None:
     home.write(f"{line}\nHost a\n{line}\n User u\n{line}\n Port 3\nHost b\n{line}\n")
     assert home.found() == {"a": {"user": "u", "port": 3}, "b": {}}
@@ -360,13 +374,19 @@ def test_a_byte_order_mark_and_bytes_that_are_no_utf_8_are_taken_as_they_are(hom
         ("k", "k"),
         ("%d/%n-%h-%p-%r-%%", "{home}/a-q-7-u-%"),
         ("%u-%z", "%u-%z"),
+        ("NONE", None),
     ],
 )
 def test_an_identity_file_has_its_home_and_the_tokens_that_are_known_in_it(
-    home: Home, written: str, meant: str
+    home: Home, written: str, meant: str | None
 ) -> None:
     home.write(f"Host a\n HostName q\n User u\n Port 7\n IdentityFile {written}\n")
-    assert home.found()["a"]["identity_file"] == meant.format(home=home.path)
+    assert home.found()["a"].get("identity_file") == (meant and meant.format(home=home.path))
+
+
+def test_the_tokens_of_an_identity_file_have_values_where_nothing_is_said(home: Home) -> None:
+    home.write("Host a\n IdentityFile %n-%h-%p-%r\n")
+    assert home.found()["a"]["identity_file"] == "a-a-22-%r"
 
 
 def test_many_stars_in_a_pattern_cost_no_time(home: Home) -> None:
