@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from sidecar.core.blocks import Block, RecordBlocks
 from sidecar.core.zstd import ZstdReader
@@ -20,8 +20,6 @@ class ForwardedTranscript:
 
     Waits for the network, as long as an answer takes, where the middle of a stream has not come yet.
     """
-
-    RECORDS: ClassVar[frozenset[str]] = frozenset(("frame", "piece", "cold"))
 
     def __init__(self, records: Records) -> None:
         self._records = records

@@ -9,7 +9,7 @@ import asyncio
 import secrets
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sidecar.cancel import CancelToken
 from sidecar.core.analysis import IndexEntry, SessionAnalysis, Transcript, analyse
@@ -25,11 +25,13 @@ from sidecar.errors import (
     SidecarError,
 )
 from sidecar.remote.folders import RemoteFolders, folders_in
-from sidecar.remote.forwarded import ForwardedTranscript
-from sidecar.remote.records import EngineRun, Record, RecordReader, StartEngine, described, failure
+from sidecar.remote.records import FORWARDED, EngineRun, Record, RecordReader, StartEngine, described, failure
 from sidecar.remote.waiting import in_steps
 from sidecar.stores.base import SessionFile
 from sidecar.stores.locations import objection_to_name
+
+if TYPE_CHECKING:
+    from sidecar.remote.forwarded import ForwardedTranscript
 
 
 class RemoteHome:
@@ -66,7 +68,7 @@ class RemoteHome:
                 elif record.name == "piece":
                     records.put_back(record)
                     # Only its size is asked for, which the row behind it doesn't know.
-                    size_bytes = ForwardedTranscript(records).size_bytes()
+                    size_bytes = _forwarded(records).size_bytes()
                     if (row := records.next_told()) is not None:
                         records.put_back(
                             row._replace(items=[*row.items[:-1], size_bytes]) if row.name == "file" else row
@@ -97,9 +99,9 @@ class RemoteHome:
                     yield Block(bytearray(record.data), 0, len(record.data))
                 elif record.name == "skipped":
                     yield from [Block(bytearray(), 0, 0)] * record.items[0]
-                elif record.name in ForwardedTranscript.RECORDS:
+                elif record.name in FORWARDED:
                     records.put_back(record)
-                    yield from ForwardedTranscript(records).blocks()
+                    yield from _forwarded(records).blocks()
 
     def folders_of(self, agent_id: str, token: CancelToken) -> RemoteFolders:
         """As ``deletion.Deletable.folders_of``."""
@@ -184,7 +186,7 @@ class _Arriving:
 
     def add_forwarded(self, records: Records) -> Iterator[None]:
         """Count what ``records`` give next; notes in ``broken`` if it can't be opened."""
-        forwarded = ForwardedTranscript(records)
+        forwarded = _forwarded(records)
         try:
             for block in forwarded.blocks():
                 self._tally.add(block)
@@ -234,7 +236,7 @@ class RemoteAgent:
                 arriving = _Arriving()
             elif record.name == "part":
                 arriving.add_part(*record.items)
-            elif record.name in ForwardedTranscript.RECORDS and arriving.broken is None:
+            elif record.name in FORWARDED and arriving.broken is None:
                 self._records.put_back(record)
                 yield from arriving.add_forwarded(self._records)
             elif record.name == "total":
@@ -247,6 +249,13 @@ class RemoteAgent:
         """Take what is left of this agent."""
         for _ in self.sessions(0.0):
             pass
+
+
+def _forwarded(records: Records) -> ForwardedTranscript:
+    # Most hosts open everything themselves, and then neither SQLite nor zstd is needed here.
+    from sidecar.remote.forwarded import ForwardedTranscript
+
+    return ForwardedTranscript(records)
 
 
 def note_failure(failed: FailedItems, record: Record) -> None:

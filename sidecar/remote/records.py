@@ -22,7 +22,10 @@ from sidecar.errors import (
 from sidecar.limits import MAX_ENTRY_BYTES, MAX_NOISE_BYTES, MAX_RECORD_BYTES
 from sidecar.text import file_name
 
-_WITH_BYTES = frozenset(("lines", "frame", "piece", "cold"))
+FORWARDED = frozenset(("frame", "piece", "cold"))
+"""Records of what an engine can't open, and sends on as it is."""
+
+_WITH_BYTES = FORWARDED | {"lines"}
 _LF = 0x0A
 
 _decode = msgspec.json.Decoder(list[Any]).decode
