@@ -40,6 +40,7 @@ from sidecar.remote.keys import Keys, default_paths, load_keys
 from sidecar.remote.trust import DEFAULT_PORT, KnownHosts
 from sidecar.stores.locations import expand, home_dir
 
+COMPRESSED = True
 SYSTEM_KNOWN_HOSTS = "/etc/ssh/ssh_known_hosts"
 
 
@@ -167,6 +168,7 @@ async def _connect(
             server_host_key_algs=[name.decode() for name in known.algorithms(known_as, port)],
             connect_timeout=CONNECT_S,
             login_timeout=LOGIN_S,
+            compression_algs=["zlib@openssh.com", "none"] if COMPRESSED else ["none"],
             keepalive_interval=KEEPALIVE_S,
             keepalive_count_max=MAX_KEEPALIVES_UNANSWERED,
             gss_auth=False,

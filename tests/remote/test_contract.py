@@ -302,7 +302,7 @@ def write_deletable(tree: Path) -> None:
     in_files(tree / "agents" / "second", {"x": transcripts()["s1"]})
 
 
-REQUESTS = (
+REQUESTS: tuple[tuple[str, list[str]], ...] = (
     ("main", ["abc"]),
     ("main", ["abc", "nobody", "", "..", "a/b", f"abc.{RESET}", "abcdef"]),
     ("main", ["$(x)", "$(x)"]),
