@@ -135,3 +135,20 @@ MAX_SSH_CONFIG_FILES = 1_000
 MAX_SSH_CONFIG_ALIASES = 2_000
 MAX_INCLUDE_DEPTH = 16
 """OpenSSH's own."""
+
+# SFTP
+SFTP_READ_BYTES = 32 * KIB
+"""What any server gives at once, and what a packet of a channel holds."""
+SFTP_READS_AHEAD = 8
+SFTP_FILES_AHEAD = 32
+SFTP_HELD_BYTES = 2 * MIB
+SFTP_LARGE_FILE_BYTES = 512 * KIB
+"""What a transcript of any size takes at once: a block, and what is on its way."""
+SFTP_ZSTD_STEP_BYTES = 4 * KIB
+"""What is decompressed between two looks at other work; see ``ZSTD_FEED_BYTES``."""
+SFTP_ASIDE_BYTES = MIB
+"""Work on more than this at once is done in a thread, so that the loop serves others meanwhile."""
+SFTP_OUTPUT_BYTES = CHANNEL_CHUNKS * CHUNK_BYTES
+BEAT_S = 0.7
+MAX_LINKS = 40
+REMOVAL_ENDS_WITHIN_S = 5.0

@@ -12,14 +12,14 @@ import os
 import re
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Annotated, TypeVar
 
 import msgspec
 
 from sidecar.cancel import CancelToken
 from sidecar.core.analysis import IndexEntry
-from sidecar.core.blocks import RecordBlocks
+from sidecar.core.blocks import Block, RecordBlocks
 from sidecar.core.transcript import REJECTED
 from sidecar.errors import SidecarError
 from sidecar.limits import MAX_INDEX_PIECE_BYTES
@@ -120,9 +120,13 @@ def read_index(path: str, index: SessionIndex, token: CancelToken) -> None:
         fd, size_bytes, _ = open_regular(path)
     except FileNotFoundError:
         return
+    blocks = index_blocks()
+    read_into = BoundedReader(fd, size_bytes, token)
+    pieces = IndexPieces(index)
     try:
-        for sessions in _pieces(fd, size_bytes, token):
-            index.remember(sessions)
+        while block := blocks.read(read_into):
+            pieces.add(block)
+        pieces.end(is_whole=not blocks.overlong)
     except BaseException:
         index.clear()
         raise
@@ -130,33 +134,50 @@ def read_index(path: str, index: SessionIndex, token: CancelToken) -> None:
         os.close(fd)
 
 
-def _pieces(fd: int, size_bytes: int, token: CancelToken) -> Iterator[list[_IndexedSession]]:
-    blocks = RecordBlocks(_MEMBER_END, MAX_INDEX_PIECE_BYTES)
-    read_into = BoundedReader(fd, size_bytes, token)
-    piece = bytearray()
-    retry_at_bytes = 0
-    last_was_whole = False
-    while block := blocks.read(read_into):
+def index_blocks() -> RecordBlocks:
+    """What cuts the text of an index into the blocks that ``IndexPieces`` takes."""
+    return RecordBlocks(_MEMBER_END, MAX_INDEX_PIECE_BYTES)
+
+
+class IndexPieces:
+    """Fills an index with a text that is fed block by block. ``BrokenIndex`` if that is not a JSON object."""
+
+    def __init__(self, index: SessionIndex) -> None:
+        self._index = index
+        self._piece = bytearray()
+        self._retry_at_bytes = 0
+        self._last_was_whole = False
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How much was fed that could not be decoded by itself."""
+        return len(self._piece)
+
+    def add(self, block: Block) -> None:
+        piece = self._piece
         piece += memoryview(block.buffer)[block.start : block.end]
         if len(piece) > MAX_INDEX_PIECE_BYTES:
             raise BrokenIndex("the session index has a piece that can't be read, or an entry over the limit")
-        if not piece.endswith(_MEMBER_END) or len(piece) < retry_at_bytes:
-            continue
+        if not piece.endswith(_MEMBER_END) or len(piece) < self._retry_at_bytes:
+            return
         piece[-2:] = b"}"
         sessions = decode_members(piece)
         if sessions is None:
             piece[-1:] = b",\n"
-            retry_at_bytes = 2 * len(piece)
-            continue
-        yield sessions
+            self._retry_at_bytes = 2 * len(piece)
+            return
+        self._index.remember(sessions)
         piece[:] = b"{"
-        last_was_whole = True
-    if last_was_whole and _NO_MEMBER.fullmatch(piece):
-        raise BrokenIndex("the session index ends in a comma")
-    sessions = None if blocks.overlong else decode_members(piece)
-    if sessions is None:
-        raise BrokenIndex("the session index is not a JSON object")
-    yield sessions
+        self._last_was_whole = True
+
+    def end(self, *, is_whole: bool) -> None:
+        """There is no more; ``is_whole``: nothing was passed over."""
+        if self._last_was_whole and _NO_MEMBER.fullmatch(self._piece):
+            raise BrokenIndex("the session index ends in a comma")
+        sessions = decode_members(self._piece) if is_whole else None
+        if sessions is None:
+            raise BrokenIndex("the session index is not a JSON object")
+        self._index.remember(sessions)
 
 
 def decode_members(text: bytearray) -> list[_IndexedSession] | None:
