@@ -176,6 +176,7 @@ def told(error: BaseException) -> list[str | None]:
 _INVALID = "\ufffd"
 _ESCAPED_BYTE = re.compile(f"{_INVALID}([89a-f][0-9a-f])")
 _TO_ESCAPE = re.compile(f"[\udc80-\udcff]|{_INVALID}(?=[89a-f][0-9a-f])")
+_INVALID_BYTE = re.compile("[\udc80-\udcff]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -2849,7 +2850,7 @@ def without_entries(data: bytes, names: Container[str]) -> bytes | None:
     """
     text = spelled(data)
     try:
-        members = list(_members(text))
+        members = _members(text)
     except _UNREADABLE:
         raise BrokenIndex("the session index is not a JSON object of entries") from None
     if not any(member.transcript in names for member in members):
@@ -2872,8 +2873,9 @@ class _Member(NamedTuple):
     transcript: str | None
 
 
-def _members(text: str) -> Iterator[_Member]:
+def _members(text: str) -> list[_Member]:
     """The entries of an index; one of ``_UNREADABLE`` if it is no JSON object."""
+    members: list[_Member] = []
     keys: set[str] = set()
     place = _after_spaces(text, 0)
     if text[place : place + 1] != "{":
@@ -2884,6 +2886,8 @@ def _members(text: str) -> Iterator[_Member]:
         if text[start : start + 1] != '"':
             raise ValueError
         key, place = _scan_string(text, start + 1, True)
+        if _INVALID_BYTE.search(text, start, place):  # in the text; an escape that says the same is none there
+            raise ValueError
         if key in keys:
             raise BrokenIndex("the session index has two entries of one key")
         keys.add(key)
@@ -2892,13 +2896,14 @@ def _members(text: str) -> Iterator[_Member]:
             raise ValueError
         value_start = _after_spaces(text, place + 1)
         value, end = _scan(text, value_start)
-        yield _Member(start, end, _transcript(value, text[value_start:end]))
+        members.append(_Member(start, end, _transcript(value, text[value_start:end])))
         place = _after_spaces(text, end)
         if text[place : place + 1] != ",":
             break
         place = _after_spaces(text, place + 1)
     if text[place : place + 1] != "}" or _after_spaces(text, place + 1) != len(text):
         raise ValueError
+    return members
 
 
 def _after_spaces(text: str, place: int) -> int:
@@ -2923,7 +2928,7 @@ def _name_in(entry: dict[str, Any], field: str, text: str) -> str | None:
     value = entry.get(field)
     if type(value) is not str:
         return None
-    return None if _SURROGATE.search(value) and _SURROGATE.search(text) else mended(value)
+    return None if _INVALID_BYTE.search(value) and _INVALID_BYTE.search(text) else mended(value)
 
 
 def _rewrite(folder: Folder, names: Container[str]) -> bool:
