@@ -130,7 +130,7 @@ def _written(corpus: Corpus) -> Path:
 
 
 def runs_of(corpus: Corpus, engine: str, slow: bool, compressed: bool, rounds: int) -> list[Run]:
-    """Several runs on one connection, after one that is not counted, which finds out what the host has."""
+    """Several runs on one connection; the first one finds out what the host has, too."""
     with host_with(corpus, engine) as host, tempfile.TemporaryDirectory() as folder:
         if slow:
             host.shape(rate_mbit=_SLOW_MBIT, delay_ms=_SLOW_DELAY_MS)
@@ -139,7 +139,7 @@ def runs_of(corpus: Corpus, engine: str, slow: bool, compressed: bool, rounds: i
         if corpus is PREVIEW:
             client_id = next((host.home / ".openclaw/agents/main/sessions").glob("*.jsonl")).stem
             request = {"method": "remote_preview_session_stream", "agentId": "main", "sessionId": client_id}
-        found = [client.stream(**request) for _ in range(rounds + 1)][1:]
+        found = [client.stream(**request) for _ in range(rounds + 1)]
         client.close()
     return found
 
@@ -152,26 +152,31 @@ def main() -> None:
     parser.add_argument("--links", default="fast,slow")
     parser.add_argument("--compression", default="no,yes")
     arguments = parser.parse_args()
-    table = Table("corpus", "engine", "link", "compressed", "first", "all", "carried", "peak above idle", "items")
+    table = Table(
+        *("corpus", "engine", "link", "compressed", "first, cold", "first", "all", "carried"),
+        *("peak above idle, cold", "peak above idle", "items"),
+    )
     for corpus in (*CORPORA, PREVIEW):
         for engine in arguments.engines.split(","):
             for link in arguments.links.split(","):
                 for compression in arguments.compression.split(","):
                     if corpus.letter not in arguments.corpora:
                         continue
-                    runs = runs_of(corpus, engine, link == "slow", compression == "yes", arguments.rounds)
+                    first, *runs = runs_of(corpus, engine, link == "slow", compression == "yes", arguments.rounds)
                     table.add_row(
                         f"{corpus.letter}: {corpus.describes}",
                         engine,
                         link,
                         compression,
+                        _ms([first.first_s]),
                         _ms([run.first_s for run in runs]),
                         _ms([run.wall_s for run in runs]),
                         f"{statistics.median(run.carried_bytes for run in runs) / 1e6:.2f} MB",
+                        _mib([first.above_idle_bytes]),
                         _mib([run.above_idle_bytes for run in runs]),
                         json.dumps(sorted({run.items for run in runs})),
                     )
-    Console(width=150).print(table)
+    Console(width=170).print(table)
 
 
 if __name__ == "__main__":
