@@ -15,12 +15,14 @@ from typing import Any
 import asyncssh
 
 from sidecar.errors import ConnectionBroken, HomeUnknown, HostTimedOut, InvalidParams, SidecarError
-from sidecar.limits import BEAT_S, CHANNEL_IDLE_S
+from sidecar.limits import BEAT_S, CHANNEL_IDLE_S, REMOVAL_ENDS_WITHIN_S
 from sidecar.remote.sftp_errors import LinkLost
 from sidecar.remote.sftp_files import HostFiles
 from sidecar.remote.sftp_home import find_agent, list_agents, openclaw_dir
+from sidecar.remote.sftp_listing import FileListing, tell_ids, tell_names
 from sidecar.remote.sftp_output import BEAT, Output, told
 from sidecar.remote.sftp_preview import find_transcript, send_transcript
+from sidecar.remote.sftp_removal import Removal
 from sidecar.remote.sftp_sessions import AgentTranscripts
 from sidecar.stores.locations import objection_to_name
 from sidecar.text import wire_name
@@ -42,7 +44,7 @@ class SftpRun:
         self._files: HostFiles | None = None
         self._is_closed = False
         self._task = asyncio.create_task(self._work())
-        self._task.add_done_callback(lambda _: self._output.wake())
+        self._task.add_done_callback(self._ended)
 
     async def read(self) -> bytes:
         """The next output, a beat if there is none; empty at the end.
@@ -62,21 +64,34 @@ class SftpRun:
             except TimeoutError:
                 if self._files is not None and self._files.silent_s > CHANNEL_IDLE_S:
                     self.close()
+                    self._end()
                     raise HostTimedOut(f"timed out: the host sent nothing for {CHANNEL_IDLE_S:.0f} s") from None
                 return BEAT
         return chunk
 
     def close(self) -> None:
-        """End it, at any time: what was asked of the host is not waited for."""
+        """End it, at any time: what was asked of the host is not waited for.
+
+        Only a removal first finishes the session that it is at, and its index, within ``REMOVAL_ENDS_WITHIN_S``.
+        """
+        is_first = not self._is_closed
         self._is_closed = True
         self._output.let_go()
-        self._end()
+        if self._request["op"] != "remove":
+            self._end()
+        elif is_first:
+            asyncio.get_running_loop().call_later(REMOVAL_ENDS_WITHIN_S, self._end)
 
     def _end(self) -> None:
         if not self._task.done():
             self._task.cancel()
             # On its way out it may wait for the host again, in vain perhaps: asyncssh closes what it was reading.
             asyncio.get_running_loop().call_soon(self._end)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            task.exception()  # taken note of, though nobody may read any more
+        self._output.wake()
 
     def _raise_failure(self) -> None:
         try:
@@ -102,8 +117,21 @@ class SftpRun:
             await session.__aexit__(None, None, None)
 
     async def _answer(self, files: HostFiles) -> None:
+        request, output = self._request, self._output
+        # SFTP tells no clock, and reading must not write a file whose time would.
+        hello = ("hello", "sftp", asyncssh.__version__, time.time() * 1000)
         try:
-            await _answer(files, self._output, self._request)
+            try:
+                folder = await openclaw_dir(files, request)
+            except HomeUnknown:
+                await output.begin(request["nonce"], *hello, None, False, True)
+                raise
+            await output.begin(request["nonce"], *hello, wire_name(folder), False, True)
+            if request["op"] == "remove":
+                agent = await find_agent(files, folder, request["agentId"])
+                await Removal(files, output, agent, lambda: self._is_closed).run(request["sessions"])
+            else:
+                await _OPERATIONS[request["op"]](files, output, folder, request)
         except SidecarError as error:
             await self._output.tell("fail", *told(error), error.kind)
         except OSError as error:
@@ -122,21 +150,18 @@ def _leave(session: AbstractAsyncContextManager[asyncssh.SFTPClient], opening: a
 _LEAVING: set[asyncio.Future[Any]] = set()
 
 
-async def _answer(files: HostFiles, output: Output, request: Mapping[str, Any]) -> None:
-    # SFTP tells no clock, and reading must not write a file whose time would.
-    hello = ("hello", "sftp", asyncssh.__version__, time.time() * 1000)
-    try:
-        folder = await openclaw_dir(files, request)
-    except HomeUnknown:
-        await output.begin(request["nonce"], *hello, None, False, True)
-        raise
-    await output.begin(request["nonce"], *hello, wire_name(folder), False, True)
-    await _OPERATIONS[request["op"]](files, output, folder, request)
+_Operation = Callable[[HostFiles, Output, str, Mapping[str, Any]], Awaitable[None]]
 
 
 async def _analyze(files: HostFiles, output: Output, folder: str, _: Mapping[str, Any]) -> None:
     for agent in await list_agents(files, folder):
         await AgentTranscripts(files, output, agent).analyze()
+
+
+async def _list_files(files: HostFiles, output: Output, folder: str, _: Mapping[str, Any]) -> None:
+    # The slash counts: a name that goes on with a character below it comes before the shorter name.
+    for agent in sorted(await list_agents(files, folder), key=lambda agent: wire_name(agent.name) + "/"):
+        await FileListing(files, output, agent).tell()
 
 
 async def _preview(files: HostFiles, output: Output, folder: str, request: Mapping[str, Any]) -> None:
@@ -152,7 +177,19 @@ async def _preview(files: HostFiles, output: Output, folder: str, request: Mappi
         await send_transcript(files, output, path)
 
 
-_OPERATIONS: dict[str, Callable[[HostFiles, Output, str, Mapping[str, Any]], Awaitable[None]]] = {
+async def _tell_names(files: HostFiles, output: Output, folder: str, request: Mapping[str, Any]) -> None:
+    if request["agentId"] is None:
+        for agent in await list_agents(files, folder):
+            await tell_names(files, output, agent)
+    else:
+        agent = await find_agent(files, folder, request["agentId"])
+        await tell_names(files, output, agent)
+        await tell_ids(files, output, agent)
+
+
+_OPERATIONS: dict[str, _Operation] = {
     "analyze": _analyze,
+    "files": _list_files,
     "preview": _preview,
+    "names": _tell_names,
 }
