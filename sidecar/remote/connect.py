@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -42,6 +43,7 @@ from sidecar.stores.locations import expand, home_dir
 
 COMPRESSED = True
 SYSTEM_KNOWN_HOSTS = "/etc/ssh/ssh_known_hosts"
+_ERROR_NUMBER = re.compile(r"\[Errno (\d+)\]")
 
 
 @dataclass(slots=True)
@@ -259,9 +261,17 @@ def _described(error: Exception, name: str, keys: Keys) -> SidecarError:
     if isinstance(error, socket.gaierror):
         return HostUnreachable(f"the name {name} can't be resolved: {error.strerror}")
     if isinstance(error, OSError):
-        return HostUnreachable(f"{describe_os_error(error)}: {name}")
+        return HostUnreachable(f"{_words_of(error)}: {name}")
     if isinstance(error, asyncssh.ChannelOpenError):
         return HostUnreachable(f"failed to open channel to {name}: {error}")
     if isinstance(error, (asyncssh.Error, ConnectionError)):
         return ConnectionBroken(f"no connection to {name}: {error}")
     return RemoteFailed(f"no connection to {name}: {error}")
+
+
+def _words_of(error: OSError) -> str:
+    """The system's words: asyncio has its own for a failed connection, and of several attempts tells all at once."""
+    if error.filename is not None:
+        return describe_os_error(error)
+    numbers = [error.errno] if error.errno else [int(number) for number in _ERROR_NUMBER.findall(str(error))]
+    return ", ".join(dict.fromkeys(os.strerror(number).lower() for number in numbers)) or describe_os_error(error)

@@ -31,6 +31,7 @@ from sidecar.limits import (
 from sidecar.remote.connect import HostKeyTrusted, Surroundings, connect
 from sidecar.remote.hosts import SshHost
 from sidecar.remote.process import RemoteProcess
+from sidecar.remote.trust import describe
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -138,12 +139,14 @@ class _Link:
         self.transfers = Transfers()
         self.facts: dict[str, object] = {}
         """What was found out about the host on this connection."""
+        self._given_up = False
         self._connecting = asyncio.Lock()
         self._idle: asyncio.TimerHandle | None = None
 
     async def connected(self) -> asyncssh.SSHClientConnection:
-        """The connection, opened if there is none."""
+        """The connection, opened if there is none. ``ConnectionBroken`` after ``give_up``."""
         async with self._connecting:
+            self._check_not_given_up()
             if self.connection is None:
                 self.facts.clear()
                 made: list[asyncssh.SSHClientConnection] = []
@@ -155,6 +158,7 @@ class _Link:
                 connection = await connect(self.host.settings, self.passphrase, self.host.surroundings, lost)
                 made.append(connection)
                 self.connection = connection
+                self._check_not_given_up()
                 self.channels.limit = MAX_CHANNELS
                 self.rest()
             return self.connection
@@ -164,6 +168,16 @@ class _Link:
         if self._idle is not None:
             self._idle.cancel()
         self._idle = asyncio.get_running_loop().call_later(IDLE_CONNECTION_S, self._close_if_idle)
+
+    def give_up(self) -> None:
+        """Close the connection for good, also one that is still being made."""
+        self._given_up = True
+        self.close()
+
+    def _check_not_given_up(self) -> None:
+        if self._given_up:
+            self.close()
+            raise ConnectionBroken("connection closed: the host was disconnected meanwhile")
 
     def close(self) -> None:
         if self._idle is not None:
@@ -204,17 +218,19 @@ class SshConnectionPool:
             key = connection.get_server_host_key()
             connection.close()
             if key is None or key.get_fingerprint() != fingerprint:
-                shown = key.get_fingerprint() if key else "none"
+                place = connection.get_extra_info("host"), connection.get_extra_info("port")
+                shown = describe(*place, key) if key else {}
                 raise HostKeyUnknown(
-                    f"host key verification failed: the host is trusted already, by another key: {shown}",
-                    fingerprint=shown,
+                    "host key verification failed: the host is trusted already, by another key: "
+                    f"{shown.get('fingerprint', 'none')}",
+                    **shown,
                 )
 
     def disconnect(self, host_id: str) -> None:
         """Close the connection and forget the passphrase. What runs on it fails."""
         link = self._links.pop(host_id, None)
         if link is not None:
-            link.close()
+            link.give_up()
 
     def is_connected(self, host_id: str) -> bool:
         """Whether there is a connection; one that died silently is found out by its keepalive."""
