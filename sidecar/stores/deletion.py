@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 
 from sidecar.cancel import CancelToken
 from sidecar.core.analysis import Kind
-from sidecar.errors import Cancelled, SessionsRefused, SidecarError, describe_os_error
+from sidecar.errors import InvalidParams, SessionsRefused, SidecarError, SourceUnreadable, describe_os_error
 from sidecar.limits import MAX_NAMED_REFUSALS
 from sidecar.stores.locations import objection_to_name
 from sidecar.stores.session_names import FOLDERS, classify
@@ -99,9 +99,7 @@ def delete_sessions(home: Deletable, agent_id: str, session_ids: Iterable[str], 
         try:
             folders = opened.enter_context(home.folders_of(agent_id, token))
             in_database = folders.database_ids()
-        except Cancelled:
-            raise
-        except (OSError, SidecarError) as error:
+        except (OSError, InvalidParams, SourceUnreadable) as error:
             if not ids:
                 raise
             refused = [_refusal(agent_id, session_id, _describe(error)) for session_id in ids]
