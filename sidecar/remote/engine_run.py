@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from sidecar.limits import LEASE_S
-from sidecar.remote.engine_choice import Program, choose
+from sidecar.remote.engine_choice import Means, Program, choose
 from sidecar.remote.pool import Host, SshConnectionPool
 from sidecar.remote.process import RemoteProcess
 from sidecar.remote.records import EngineRun
@@ -41,7 +41,7 @@ class ProgramRun:
 async def start_engine(pool: SshConnectionPool, host: Host, request: Mapping[str, Any]) -> EngineRun:
     """Start the best engine that the host has. ``SidecarError`` if it can't be reached."""
     means = await choose(pool, host)
-    request = {**request, "env": means.environment}
+    request = {**request, "env": means.environment, "openclawHome": _at_home(request["openclawHome"], means)}
     if means.program is not None:
         process = await pool.open(host, means.program.command)
         return ProgramRun(process, _script(means.program), msgspec.json.encode(request))
@@ -49,6 +49,12 @@ async def start_engine(pool: SshConnectionPool, host: Host, request: Mapping[str
     from sidecar.remote.sftp_engine import SftpRun
 
     return SftpRun(partial(pool.sftp, host), request)
+
+
+def _at_home(path: str | None, means: Means) -> str | None:
+    """``path`` with the host's home directory for a ``~`` at its start, where that is known here."""
+    home = means.environment.get("HOME")
+    return home + path[1:] if home and path and (path == "~" or path.startswith("~/")) else path
 
 
 @cache

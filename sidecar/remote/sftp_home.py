@@ -23,7 +23,7 @@ async def openclaw_dir(files: HostFiles, request: Mapping[str, Any]) -> str:
     """The OpenClaw directory, absolute. ``HomeUnknown`` if it hangs on a home directory and there is none."""
     environ = {name: file_name(value) for name, value in request["env"].items()}
     if request["openclawHome"] is not None:
-        return posixpath.join(file_name(request["openclawHome"]), ".openclaw")
+        return posixpath.join(await _expanded(files, file_name(request["openclawHome"]), environ), ".openclaw")
     if chosen := environ.get("CLAWPAL_OPENCLAW_DIR"):
         return await _expanded(files, chosen, environ)
     if home := environ.get("OPENCLAW_HOME"):
