@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,8 +15,6 @@ from sidecar.demo.sample import AgentPlan, SampleWriter, write_tree
 NOW_MS = 1_795_000_000_000
 MANY_SESSIONS = 4_000
 HUGE_BYTES = 500_000_000
-
-_measured = pytest.StashKey[list[str]]()
 
 
 @pytest.fixture(scope="session")
@@ -62,16 +60,3 @@ def huge_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         file.writelines(block for _ in range(HUGE_BYTES // len(block) + 1))
     yield home
     shutil.rmtree(home)
-
-
-@pytest.fixture
-def record_measured(pytestconfig: pytest.Config) -> Callable[[str], None]:
-    """Takes a line that is shown when all tests are done."""
-    return pytestconfig.stash.setdefault(_measured, []).append
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if lines := config.stash.get(_measured, []):
-        terminalreporter.section("measured")
-        for line in lines:
-            terminalreporter.write_line(line)
