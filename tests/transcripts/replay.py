@@ -4,6 +4,8 @@ Each file of ``protocol/transcripts`` is one conversation with one process, a li
 
     # text      a comment; so is an empty line
     $ NAME=text an environment variable of the process, before the first other line
+    $ host      the same place: there is a host over SSH (``sample_host.py``), of which the sidecar knows the key;
+                ``$ host unknown``: it doesn't, ``$ host changed``: it knows another one
     > text      the client sends this line, as it is
     < json      the sidecar answers this, or notifies of it
     < ...       any number of lines that carry a part of a stream's result (``CHUNKS``), also none; another ``<`` line
@@ -16,8 +18,11 @@ What differs from run to run stands as a name, in what is sent as well as in wha
 
 * ``<handle-1>``, ``<handle-2>`` …: the handles of streams, in the order of their appearance;
 * ``<openclaw>``: the directory ``.openclaw`` of the sample home (``sample_home.py``), ``<home>``: that home itself;
-* ``<age>``: the value of ``ageDays``, if it is a number of at least 0;
-* ``<number>``: the value of ``pid``, ``uptimeMs``, ``residentBytes`` or ``peakBytes``, if it is a number above 0;
+* ``<host-home>``: the home of the host's user, a sample home too, ``<fingerprint>``: that of the host's key;
+* ``<port>``: the value of ``port``, if it is the host's;
+* ``<age>``: the value of ``ageDays``, ``<rate>``: that of ``uploadBytesPerSec`` and ``downloadBytesPerSec``, if it is a
+  number of at least 0;
+* ``<number>``: the value of a field of ``NUMBERS``, if it is a number above 0;
 * ``<version>``: the value of ``version`` and ``protocolVersion``, if it is a text;
 * after a ``< ...`` also ``<number>``: the value of ``seq`` and of the totals (``TOTALS``), if it is a number.
 """
@@ -31,10 +36,21 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from tests.client import SidecarProcess, environment
+from tests.transcripts.sample_host import KEYS, Key, SampleHost
 
 FOLDER = Path(__file__).parents[2] / "protocol" / "transcripts"
 ANY_CHUNKS = "..."
 CHUNKS = frozenset({"sessions:chunk", "session-preview:page", "session-files:chunk"})
+NUMBERS = (
+    "pid",
+    "uptimeMs",
+    "residentBytes",
+    "peakBytes",
+    "totalUploadBytes",
+    "totalDownloadBytes",
+    "updatedAtMs",
+)
+RATES = ("uploadBytesPerSec", "downloadBytesPerSec")
 TOTALS = ("totalAgents", "totalSessions", "totalMessages", "totalFiles", "totalSizeBytes")
 
 Kind = Literal["#", "$", ">", "<"]
@@ -80,12 +96,22 @@ def sent_methods(lines: Sequence[Line]) -> set[str]:
     return methods
 
 
-async def replay(lines: Sequence[Line], home: Path) -> list[Line]:
+def key_of_host(lines: Sequence[Line]) -> Key | None:
+    """What a transcript wants to be known of its host's key; ``None`` if it has no host."""
+    for line in lines:
+        word, _, key = line.text.partition(" ")
+        if line.kind == "$" and word == "host":
+            return next(known for known in KEYS if known == (key or "trusted"))
+    return None
+
+
+async def replay(lines: Sequence[Line], home: Path, host: SampleHost | None = None) -> list[Line]:
     """The transcript as it went: its own comments and sent lines, and what the sidecar had to say in between."""
-    names = Names(home)
-    env = dict(names.real(line.text).split("=", 1) for line in lines if line.kind == "$")
+    names = Names(home, host)
+    env = dict(names.real(line.text).split("=", 1) for line in lines if line.kind == "$" and "=" in line.text)
     went: list[Line] = []
-    async with SidecarProcess(home, env={**environment(home), **env}) as process:
+    # The keys of an agent are those of who runs the tests.
+    async with SidecarProcess(home, env={**environment(home), "SSH_AUTH_SOCK": "", **env}) as process:
         reader = _Reader(process, names)
         for line in lines:
             if line.kind == ">":
@@ -108,17 +134,18 @@ async def replay(lines: Sequence[Line], home: Path) -> list[Line]:
 class Names:
     """Puts names for what differs from run to run, and takes them back."""
 
-    def __init__(self, home: Path) -> None:
-        self._paths = {"<openclaw>": str(home / ".openclaw"), "<home>": str(home)}
+    def __init__(self, home: Path, host: SampleHost | None) -> None:
+        self._texts = {"<openclaw>": str(home / ".openclaw"), "<home>": str(home)}
         self._handles: dict[str, str] = {}
         self._rules: dict[str, tuple[str, Callable[[Any], bool]]] = {
             "ageDays": ("<age>", lambda value: _is_number(value) and value >= 0),
-            **dict.fromkeys(
-                ("pid", "uptimeMs", "residentBytes", "peakBytes"),
-                ("<number>", lambda value: _is_number(value) and value > 0),
-            ),
+            **dict.fromkeys(RATES, ("<rate>", lambda value: _is_number(value) and value >= 0)),
+            **dict.fromkeys(NUMBERS, ("<number>", lambda value: _is_number(value) and value > 0)),
             **dict.fromkeys(("version", "protocolVersion"), ("<version>", lambda value: isinstance(value, str))),
         }
+        if host is not None:
+            self._texts |= {"<host-home>": str(host.home), "<fingerprint>": host.fingerprint}
+            self._rules["port"] = ("<port>", host.port.__eq__)
 
     def counts_differ_from_now_on(self) -> None:
         for field in ("seq", *TOTALS):
@@ -126,8 +153,8 @@ class Names:
 
     def real(self, text: str) -> str:
         """``text`` with what its names stand for."""
-        for name, path in self._paths.items():
-            text = text.replace(name, path)
+        for name, meant in self._texts.items():
+            text = text.replace(name, meant)
         for handle, name in self._handles.items():
             text = text.replace(name, handle)
         return text
@@ -144,8 +171,8 @@ class Names:
         if isinstance(value, str):
             if field in {"result", "handleId"} and _is_uuid(value):
                 return self._handles.setdefault(value, f"<handle-{len(self._handles) + 1}>")
-            for name, path in self._paths.items():
-                value = value.replace(path, name)
+            for name, meant in self._texts.items():
+                value = value.replace(meant, name)
         return value
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -14,14 +14,25 @@ from tests.transcripts.replay import (
     ANY_CHUNKS,
     FOLDER,
     Line,
+    key_of_host,
     read_transcript,
     replay,
     sent_methods,
     write_transcript,
 )
 from tests.transcripts.sample_home import write_sample_home
+from tests.transcripts.sample_host import SampleHost
 
 TRANSCRIPTS = sorted(FOLDER.glob("*.jsonl"))
+OF_HOSTS_ALONE = {
+    "remote_analyze_sessions.cancelled",
+    "remote_analyze_sessions.host_key_unknown",
+    "remote_analyze_sessions.host_not_found",
+    "remote_analyze_sessions_stream.host_key_unknown",
+    "remote_analyze_sessions_stream.host_not_found",
+    "remote_delete_sessions_by_ids.host_unreachable",
+}
+"""Transcripts of ``remote_`` commands about what can't happen here."""
 
 
 @pytest.fixture
@@ -33,9 +44,16 @@ def home(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("path", TRANSCRIPTS, ids=lambda path: path.stem)
-async def test_the_conversation_goes_as_it_was_recorded(path: Path, home: Path, pytestconfig: pytest.Config) -> None:
+async def test_the_conversation_goes_as_it_was_recorded(
+    path: Path, home: Path, request: pytest.FixtureRequest, pytestconfig: pytest.Config
+) -> None:
     lines = read_transcript(path)
-    went = await replay(lines, home)
+    host: SampleHost | None = None
+    if (key := key_of_host(lines)) is not None:
+        host = request.getfixturevalue("sample_host")
+        assert host is not None
+        host.prepare(home, key)
+    went = await replay(lines, home, host)
     if pytestconfig.getoption("--record-transcripts", default=False):
         write_transcript(path, went)
     else:
@@ -45,6 +63,55 @@ async def test_the_conversation_goes_as_it_was_recorded(path: Path, home: Path, 
 @pytest.mark.parametrize("command", [command.name for command in COMMANDS])
 def test_every_command_is_called_in_a_transcript_of_its_name(command: str) -> None:
     assert command in sent_methods(read_transcript(FOLDER / f"{command}.jsonl"))
+
+
+def is_asked_here_too(path: Path) -> bool:
+    """Whether a transcript asks a host for what another one asks for here."""
+    return path.name.startswith("remote_") and path.stem not in OF_HOSTS_ALONE
+
+
+class Conversation(NamedTuple):
+    """What a transcript asks about which home, and what it is told."""
+
+    asked: str
+    told: list[Any]
+
+    @classmethod
+    def of(cls, path: Path) -> Conversation:
+        """That of a transcript; what one says to a host is as it would be said here."""
+        home = ""
+        asked: list[Any] = []
+        lines = read_transcript(path)
+        for line in lines:
+            if line.kind == "$" and line.text.startswith("HOME=<home>/"):
+                home = line.text.partition("/")[2]
+            elif line.kind == ">" and line.text.startswith("{"):
+                call = json.loads(line.text)
+                if call["method"].startswith("remote_"):
+                    call["method"] = call["method"].removeprefix("remote_")
+                    host_id, call["params"] = without_host(call.get("params"))
+                    home = host_id.removeprefix("ssh:").replace("sample", "")
+                asked.append([call["id"], call["method"], call.get("params") or {}])
+        # On a host, the home of the transcript is that of its user.
+        text = json.dumps([found for found in comparable(lines) if found[0] == "<"])
+        told = json.loads(text.replace("<openclaw>", "<home>/.openclaw").replace("<host-home>", "<home>"))
+        return cls(json.dumps([home, asked]), told)
+
+
+def without_host(params: Any) -> tuple[str, Any]:
+    """The host that parameters name, empty if they don't, and the others."""
+    if isinstance(params, list):
+        return params[0], params[1:]
+    others = dict(params or {})
+    return others.pop("hostId", ""), others
+
+
+@pytest.mark.parametrize("path", [path for path in TRANSCRIPTS if is_asked_here_too(path)], ids=lambda path: path.stem)
+def test_what_is_asked_of_a_host_is_answered_as_it_is_here(path: Path) -> None:
+    there = Conversation.of(path)
+    command = path.name.split(".")[0].removeprefix("remote_")
+    here = dict(map(Conversation.of, FOLDER.glob(f"{command}.*")))
+    assert there.told == here[there.asked]
 
 
 def test_the_sample_home_is_the_same_each_time(tmp_path: Path) -> None:

@@ -1,0 +1,119 @@
+"""The host of transcripts that have one: a real sshd on this machine, with Node, and with the sample home.
+
+The sidecar knows it as several hosts, which differ in what there is for a login and in where OpenClaw's files lie.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+from tests.remote.node import node_executable
+from tests.remote.sshd import Sshd, tools_folder
+from tests.transcripts.sample_home import write_sample_home
+
+Key = Literal["trusted", "unknown", "changed"]
+"""What the sidecar knows of the host's key when the conversation begins."""
+KEYS: tuple[Key, ...] = get_args(Key)
+
+# What the engine for Node is started with, and nothing that another engine could run in.
+_TOOLS = ("sh", "env", "uname")
+_KEY_ALGORITHM = "ssh-ed25519"
+_KEY, _LOCKED_KEY = ".ssh/key", ".ssh/locked_key"
+_HOMES = ("brief", "large", "broken", "nobody")
+
+
+class SampleHost:
+    """A host that runs. To be used with ``with``; one serves any number of conversations, one after another."""
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as undo:
+            folder = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="clawpal-tools-")))
+            folder.chmod(0o755)
+            path = tools_folder(folder / "bin", _TOOLS, node=node_executable())
+            self._sshd = undo.enter_context(Sshd(path=str(path)))
+            # A port that is taken, and at which nobody listens.
+            silent = undo.enter_context(socket.socket())
+            silent.bind((self._sshd.host, 0))
+            self._silent_port: int = silent.getsockname()[1]
+            self._closing = undo.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.close()
+
+    @property
+    def port(self) -> int:
+        return self._sshd.port
+
+    @property
+    def home(self) -> Path:
+        return self._sshd.home
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the key by which the host is known, or shown to a client that doesn't know it."""
+        return self._sshd.fingerprints[_KEY_ALGORITHM]
+
+    def prepare(self, home: Path, key: Key) -> None:
+        """Make the host as new, and known in ``home``, a sample home, by ``instances.json`` and ``known_hosts``."""
+        self._empty()
+        write_sample_home(self.home)
+        self._sshd.account.own(*self.home.iterdir())
+
+        for given, name in ((self._sshd.client_key, _KEY), (self._sshd.encrypted_key, _LOCKED_KEY)):
+            shutil.copy(given, home / name)
+            (home / name).chmod(0o600)
+        instances = home / ".clawpal" / "instances.json"
+        stored = json.loads(instances.read_text())
+        stored["instances"] += self._instances()
+        instances.write_text(json.dumps(stored))
+        known_hosts = {
+            "trusted": self._sshd.known_hosts_line(_KEY_ALGORITHM),
+            # As good as any other key of that kind.
+            "changed": f"[{self._sshd.host}]:{self.port} {self._sshd.client_key.with_suffix('.pub').read_text()}",
+            "unknown": "",
+        }
+        (home / ".ssh" / "known_hosts").write_text(known_hosts[key])
+
+    def _empty(self) -> None:
+        for path in self.home.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+    def _instances(self) -> list[dict[str, Any]]:
+        return [
+            self._instance("sample"),
+            *(self._instance(name, home=str(self.home / name)) for name in _HOMES),
+            self._instance("locked", keyPath=f"~/{_LOCKED_KEY}"),
+            self._instance("stranger", username="stranger"),
+            self._instance("silent", port=self._silent_port),
+        ]
+
+    def _instance(self, name: str, home: str | None = None, **settings: object) -> dict[str, Any]:
+        instance_id = f"ssh:{name}"
+        config = {
+            "id": instance_id,
+            "label": name,
+            "host": self._sshd.host,
+            "port": self.port,
+            "username": self._sshd.user,
+            "authMethod": "key",
+            "keyPath": f"~/{_KEY}",
+            **settings,
+        }
+        return {
+            "id": instance_id,
+            "instanceType": "remote_ssh",
+            "label": name,
+            "openclawHome": home,
+            "clawpalDataDir": None,
+            "sshHostConfig": config,
+        }
