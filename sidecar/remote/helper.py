@@ -282,9 +282,15 @@ class Output:
             self._write(b'["beat"]\n')
 
     def tick_without_waiting(self) -> None:
-        """Say that there is nothing new if that can be said without waiting: for when something is held meanwhile."""
-        if time.monotonic() - self._written_at_s > BEAT_S and self._poll.poll(0):
-            self._write(b'["beat"]\n')
+        """The same as far as it can be done without waiting for the reader: for when something is held meanwhile."""
+        now_s = time.monotonic()
+        if not self._waiting:
+            if now_s - self._written_at_s > BEAT_S and self._poll.poll(0):
+                self._write(b'["beat"]\n')
+        elif now_s - self._waiting_since_s > OUTPUT_AGE_S:
+            while self._waiting and self._poll.poll(0):
+                self._write(self._waiting[:SAFE_WRITE_BYTES])
+                del self._waiting[:SAFE_WRITE_BYTES]
 
     def flush(self) -> None:
         """Write what waits."""
@@ -3379,6 +3385,7 @@ def _do(request: dict[str, Any], output: Output, watchdog: Watchdog) -> None:
     version = ".".join(map(str, sys.version_info[:3]))
     shown = None if openclaw_dir is None else wire_name(openclaw_dir)
     output.say("hello", "python", version, time.time() * 1000, shown, sqlite3 is not None, Zstd().is_there)
+    output.flush()
     if openclaw_dir is None:
         raise unknown or HomeUnknown
     OPS[request["op"]](Host(openclaw_dir, output, watchdog, request["nonce"]), request)
