@@ -42,6 +42,7 @@ const MAX_HELD_BYTES = 256 * MIB;
 const MAX_WINDOW_LOG = 23;
 const MAX_TIMESTAMP_CHARS = 64;
 const MAX_TEXT_CHARS = 512;
+const MAX_DEPTH = 1_000;
 const MAX_REREADS = 3;
 const TRIM_OVER_BYTES = 16 * 1024;
 
@@ -117,6 +118,35 @@ function hasAtMost(text, count) {
     return text.length <= count || (text.length <= 2 * count && Array.from(text).length <= count);
 }
 
+/** As `JSON.parse`, which has no limit of its own: what is nested deeper than Python's parsers go is refused. */
+function parse(text) {
+    const value = JSON.parse(text);
+    if (text.length > 2 * MAX_DEPTH && hasMany(text, MAX_DEPTH) && isDeep(value, MAX_DEPTH)) {
+        throw new SyntaxError("nested too deep");
+    }
+    return value;
+}
+
+/** Whether there are more than `most` beginnings of arrays and objects, some of them perhaps in strings. */
+function hasMany(text, most) {
+    let count = 0;
+    for (const mark of ["[", "{"]) {
+        for (let place = text.indexOf(mark); place >= 0 && count <= most; place = text.indexOf(mark, place + 1)) {
+            count += 1;
+        }
+    }
+    return count > most;
+}
+
+function isDeep(value, most) {
+    const isContainer = (inner) => typeof inner === "object" && inner !== null;
+    let level = [value].filter(isContainer);
+    for (let depth = 1; level.length > 0 && depth <= most; depth++) {
+        level = level.flatMap((container) => Object.values(container).filter(isContainer));
+    }
+    return level.length > 0;
+}
+
 function isObject(value) {
     return typeof value === "object" && value !== null && !Array.isArray(value);
 }
@@ -141,7 +171,7 @@ class SystemError extends Error {
     }
 }
 
-/** What sidecar/errors.py has a class for; `kind` names it. */
+/** What sidecar/errors.py has a class for; `kind` names it. The message is a byte string, for the names in it. */
 class Trouble extends Error {
     constructor(kind, message) {
         super(message);
@@ -174,7 +204,7 @@ function unlessTold(error) {
 function told(error) {
     return error instanceof SystemError
         ? [error.code, error.given === null ? null : wireName(error.given), null]
-        : [null, null, error.message];
+        : [null, null, wireName(error.message)];
 }
 
 /** What `call` returns; `given` is what Python's function would have been given, and tells of. */
@@ -694,7 +724,7 @@ class Tally {
     add(text) {
         let entry;
         try {
-            entry = JSON.parse(text);
+            entry = parse(text);
         } catch {
             this.skippedLines += NOT_BLANK.test(text);
             return;
@@ -880,7 +910,7 @@ class Sender {
 function trimmed(line) {
     let entry;
     try {
-        entry = isUtf8(line) ? JSON.parse(line.toString()) : null;
+        entry = isUtf8(line) ? parse(line.toString()) : null;
     } catch {
         return null;
     }
@@ -1452,7 +1482,7 @@ function ownId(line) {
     }
     let entry = null;
     try {
-        entry = JSON.parse(line);
+        entry = parse(line);
     } catch {
         throw new OwnEntry();
     }
@@ -1620,7 +1650,7 @@ function copyDatabase(path, look, copy) {
     const neededBytes = Object.values(stamps).reduce((sum, stamp) => sum + (stamp?.sizeBytes ?? 0), 0);
     const { bavail, bsize } = fs.statfsSync(os.tmpdir());
     if (bavail * bsize < neededBytes) {
-        throw unreadable(`no space for a private copy of the database in ${os.tmpdir()}`);
+        throw unreadable(`no space for a private copy of the database in ${encoded(os.tmpdir())}`);
     }
     for (const [suffix, stamp] of Object.entries(stamps)) {
         if (holds(stamp)) {
@@ -1792,6 +1822,7 @@ class Database {
         if (sqlite === undefined) {
             throw unreadable(NO_SQLITE);
         }
+        out.flush(); // this may take long
         const look = lookAt(this.#path);
         this.#look = look;
         this.#lookedAt = Date.now();
@@ -1861,16 +1892,17 @@ class Database {
 
 function described(error) {
     const code = error.errcode & 0xff;
+    const message = encoded(error.message);
     if (code === NO_DATABASE) {
         return broken("the file is not an SQLite database, or is encrypted");
     }
     if (code === CORRUPT) {
-        return broken(`the database is damaged: ${error.message}`);
+        return broken(`the database is damaged: ${message}`);
     }
     if (UNREADABLE.has(code)) {
-        return unreadable(`the database can't be read: ${error.message}`);
+        return unreadable(`the database can't be read: ${message}`);
     }
-    return broken(`SQLite ${process.versions.sqlite} can't read the database: ${error.message}`);
+    return broken(`SQLite ${process.versions.sqlite} can't read the database: ${message}`);
 }
 
 // ------------------------------------------------------------------- what a database holds, as stores/sqlite_tables.py
@@ -2347,8 +2379,7 @@ class Transcripts {
         const row = this.#coldRow(sessionId);
         const name = asBytes(row.name ?? Buffer.alloc(0));
         if (!COLD_NAME.test(name)) {
-            const shown = wireName(name);
-            throw broken(`the session is in cold storage, under a name that OpenClaw doesn't give: ${shown}`);
+            throw broken(`the session is in cold storage, under a name that OpenClaw doesn't give: ${name}`);
         }
         const archivedAtMs = timeMs(row.archived_at);
         if (row.storage === "sqlite") {
@@ -2384,7 +2415,7 @@ class Transcripts {
         const all = `reason, created_at, encoding, ${columns}`;
         const row = this.#row(`SELECT ${all} FROM ${ARCHIVES} WHERE archive_name`, name);
         if (row.encoding !== "identity" && row.encoding !== "zstd") {
-            throw broken(`the archive is of an encoding that is not known: ${row.encoding}`);
+            throw broken(`the archive is of an encoding that is not known: ${encoded(row.encoding)}`);
         }
         return row;
     }
@@ -3451,6 +3482,7 @@ function answer(request) {
         throw error;
     }
     hello(wireName(home));
+    out.flush();
     OPERATIONS[request.op](home, request);
     out.record("end");
 }

@@ -51,10 +51,9 @@ def node(executable: str | None = None, *options: str) -> Engine:
 
 
 def python(executable: str = sys.executable, *options: str) -> Engine:
-    """The Python engine. ``AttributeError`` or ``FileNotFoundError`` while there is none."""
-    # By name, so that this module can be used before the other engine is there.
-    bootstrap: str = vars(engines)["PYTHON_BOOTSTRAP"]
-    return Engine("python", (executable, *options, "-u", "-c", bootstrap), (SCRIPTS / "helper.py").read_bytes())
+    """The Python engine, with the Python of the tests unless told otherwise."""
+    command = (executable, *options, "-u", "-c", engines.PYTHON_BOOTSTRAP)
+    return Engine("python", command, (SCRIPTS / "helper.py").read_bytes())
 
 
 def bare_node() -> str | None:
