@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.remote.sshd import Sshd
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -33,6 +36,34 @@ def test_each_scripted_example_prints_a_whole_stream_and_exits_with_0(checkout: 
         assert {note["params"]["handleId"] for note in notifications} == {handle["result"]}
         assert notifications[-1]["method"] == "sessions:done"
         assert notifications[-1]["params"]["totalSessions"] == 60
+
+
+def test_the_way_to_a_host_leads_to_its_sessions(checkout: Path, sample_home: Path) -> None:
+    text = README.partition("\n## Hosts over SSH\n")[2].partition("\n## ")[0]
+    with Sshd() as host:
+        shutil.copytree(sample_home / ".openclaw", host.home / ".openclaw")
+        host.account.own(host.home / ".openclaw")
+        # What a newcomer puts in.
+        for example, own in {
+            "lab.example.org": host.host,
+            '"port":22': f'"port":{host.port}',
+            '"username":"me"': f'"username":"{host.user}"',
+            "~/.ssh/id_ed25519": str(host.client_key),
+            "SHA256:…": host.fingerprints["ssh-ed25519"],
+        }.items():
+            assert example in text
+            text = text.replace(example, own)
+        script = "".join(re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+        environ = {**os.environ, "HOME": str(checkout), "TMPDIR": str(checkout), "SSH_AUTH_SOCK": ""}
+        ran = subprocess.run(["bash", "-ec", script], cwd=checkout, env=environ, capture_output=True, check=True)
+
+    stored, refused, trusted, handle, *notifications = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert stored["result"]["id"] == "ssh:lab"
+    assert [refused] == [json.loads(line) for line in re.findall(r"^\{.*\}$", text, re.MULTILINE)]
+    assert trusted["result"] is True
+    assert notifications[-1]["method"] == "sessions:done"
+    assert notifications[-1]["params"]["handleId"] == handle["result"]
+    assert notifications[-1]["params"]["totalSessions"] == 60
 
 
 def test_its_commands_are_targets_of_the_makefile() -> None:

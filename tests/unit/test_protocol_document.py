@@ -10,13 +10,16 @@ import pytest
 from sidecar import PROTOCOL_VERSION, limits
 from sidecar.core.analysis import SessionAnalysis
 from sidecar.core.batching import SessionsChunk
-from sidecar.errors import COMMAND_ERRORS, WIRE_ERRORS, SidecarError
+from sidecar.errors import COMMAND_ERRORS, WIRE_ERRORS, HostUnknown, RemoteFailed, SidecarError, SourceUnreadable
+from sidecar.server.command import Command
 from sidecar.server.commands import COMMANDS
 from sidecar.server.schema import MODELS
 from sidecar.streams.analyze import SessionsDone
 
 PROTOCOL = Path(__file__).parents[2] / "protocol"
 DOCUMENT = (PROTOCOL / "protocol.md").read_text(encoding="utf-8")
+HOST_ERRORS = [error for error in COMMAND_ERRORS if HostUnknown.code >= error.code >= RemoteFailed.code]
+ENGINES = PROTOCOL.parent / "sidecar" / "remote"
 
 
 def section(heading: str) -> str:
@@ -24,6 +27,12 @@ def section(heading: str) -> str:
     level = heading.split()[0]
     _, _, behind = DOCUMENT.partition(f"\n{heading}\n")
     return re.split(rf"\n#{{1,{len(level)}}} ", behind)[0]
+
+
+def text_about(command: str) -> str:
+    """A command's section, or its row in the table of those that have none of their own."""
+    row = re.search(rf"^\| `{command}` \|.*$", section("### The `remote_` commands"), re.MULTILINE)
+    return row[0] if row else section(f"### `{command}`")
 
 
 def row(error: type[SidecarError]) -> str:
@@ -42,15 +51,24 @@ def test_kinds_and_codes_of_errors_are_unique() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
-def test_each_command_has_a_section_that_names_its_parameters_and_its_transcript(command: object) -> None:
-    name, params = getattr(command, "name"), getattr(command, "params")  # noqa: B009
-    text = section(f"### `{name}`")
-    assert text, f"no section for {name}"
-    for field in MODELS[params].model_fields.values() if params else ():
-        assert re.search(rf"`\{{.*\b{field.alias}\b", text)
+def test_each_command_has_a_section_or_row_that_names_its_parameters_and_its_transcript(command: Command) -> None:
+    text = text_about(command.name)
+    assert text, f"nothing about {command.name}"
+    fields = MODELS[command.params].model_fields.values() if command.params else ()
+    named = re.search(r"`\{(.*?)\}`", text)
+    # A host is an object with a table of its own.
+    assert re.findall(r"(\w+)\??:", named[1] if named and fields else "") == [field.alias for field in fields]
     linked = re.findall(r"\(transcripts/([^)]+)\)", text)
-    assert linked
+    assert f"{command.name}.jsonl" in linked
     assert all((PROTOCOL / "transcripts" / transcript).exists() for transcript in linked)
+
+
+def test_each_error_of_a_host_is_explained() -> None:
+    table = section("## 5. Hosts over SSH").partition("**Errors.**")[2]
+    explained = re.findall(r"^\| `(\w+)` \| (yes|no) \|", table, re.MULTILINE)
+    assert dict(explained) == {
+        error.kind: "yes" if error.retryable else "no" for error in (*HOST_ERRORS, SourceUnreadable)
+    }
 
 
 @pytest.mark.parametrize("payload", [SessionAnalysis, SessionsChunk, SessionsDone])
@@ -72,5 +90,26 @@ def test_the_numbers_in_the_document_are_those_of_the_limits() -> None:
         f"{limits.CHUNK_AGE_MS} ms old ({limits.FIRST_CHUNK_AGE_MS} ms in the first chunk",
         f"the first {limits.MAX_REPORTED_FAILURES}:",
         f"Version {PROTOCOL_VERSION}.",
+        f"| connecting | {limits.CONNECT_S:.0f} s |",
+        f"to the end | {limits.LOGIN_S:.0f} s |",
+        f"every {limits.KEEPALIVE_S:.0f} s, {limits.MAX_KEEPALIVES_UNANSWERED} may go unanswered",
+        f"found out after {limits.KEEPALIVE_S * (limits.MAX_KEEPALIVES_UNANSWERED + 1):.0f} s",
+        f"| silence of a command | {limits.CHANNEL_IDLE_S:.0f} s |",
+        f"| idle connection | {limits.IDLE_CONNECTION_S / 60:.0f} min |",
+        f"| channels | {limits.MAX_CHANNELS} a connection",
+        f"{limits.CHANNEL_CHUNKS} chunks of {limits.CHUNK_BYTES // limits.KIB} KiB",
+        f"for at most {limits.REMOVAL_ENDS_WITHIN_S:.0f} s",
+        f"over the last {limits.TRANSFER_RATE_S} s",
     ):
         assert text in " ".join(DOCUMENT.split()), text
+
+
+@pytest.mark.parametrize("engine", ["helper.mjs", "helper.py"])
+def test_the_lease_in_the_document_is_that_of_the_engines(engine: str) -> None:
+    lease = re.search(
+        r"^(?:const )?LEASE_(M?S) = ([\d_]+)", (ENGINES / engine).read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert lease is not None
+    seconds = int(lease[2]) // (1000 if lease[1] == "MS" else 1)
+    assert f"| lease of a command | {seconds} s |" in DOCUMENT
+    assert seconds > limits.LEASE_S
