@@ -25,6 +25,7 @@ _NUMBERS: dict[type[asyncssh.SFTPError], int] = {
     asyncssh.SFTPFileIsADirectory: errno.EISDIR,
     asyncssh.SFTPLinkLoop: errno.ELOOP,
 }
+_OF_THE_LINK = (asyncssh.SFTPConnectionLost, asyncssh.SFTPNoConnection)
 
 
 class LinkLost(Exception):
@@ -41,11 +42,9 @@ def os_error(number: int, file_name: str | None = None) -> OSError:
     return OSError(number, words) if file_name is None else OSError(number, words, file_name)
 
 
-def as_os_error(error: asyncssh.Error, file_name: str | None) -> OSError | LinkLost:
-    """What ``error``, of the request for ``file_name``, is here."""
-    if isinstance(error, asyncssh.SFTPError) and not isinstance(
-        error, asyncssh.SFTPConnectionLost | asyncssh.SFTPNoConnection
-    ):
+def as_os_error(error: asyncssh.Error | OSError, file_name: str | None) -> OSError | LinkLost:
+    """What ``error``, which a request for ``file_name`` raised, is here; an ``OSError`` there is of the connection."""
+    if isinstance(error, asyncssh.SFTPError) and not isinstance(error, _OF_THE_LINK):
         return os_error(_NUMBERS.get(type(error), errno.EIO), file_name)
     if "eepalive" in str(error):
         return LinkLost(HostTimedOut(f"timed out: {error}"))

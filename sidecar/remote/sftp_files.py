@@ -62,7 +62,7 @@ class HostFiles:
         self._waiting += 1
         try:
             return await request
-        except asyncssh.Error as error:
+        except (asyncssh.Error, OSError) as error:
             raise as_os_error(error, file_name) from None
         finally:
             self._waiting -= 1

@@ -41,7 +41,7 @@ class ArrivingText:
         async with aclosing(self._pieces) as pieces:
             async for piece in pieces:
                 self.arrived_bytes += len(piece)
-                step_bytes = self._step_bytes or len(piece)
+                step_bytes = self._step_bytes or len(piece) or 1
                 for start in range(0, len(piece), step_bytes):
                     self._fed.feed(memoryview(piece)[start : start + step_bytes])
                     while block := self._next():
