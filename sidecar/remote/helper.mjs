@@ -12,7 +12,7 @@
 // Names and paths are held as *byte strings*: one character, U+0000 to U+00FF, for each byte. They compare as bytes do,
 // take any name, and ASCII patterns work on them. wireName and fileName are the way out and in.
 
-import { isUtf8 } from "node:buffer";
+import buffers from "node:buffer";
 import { randomUUID } from "node:crypto";
 import fs from "node:fs";
 import os from "node:os";
@@ -22,6 +22,8 @@ import zlib from "node:zlib";
 
 // Undefined where Node doesn't have it, or wants a flag for it; an import of what isn't there could not be caught.
 const sqlite = process.getBuiltinModule?.("node:sqlite");
+// Node 18.14 has it; before, no line is taken for one that can be cut.
+const isUtf8 = buffers.isUtf8 ?? (() => false);
 const hasZstd = typeof zlib.zstdDecompressSync === "function";
 
 const MIB = 1024 * 1024;

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from sidecar.remote import engines
 from tests.remote.node import node_executable
@@ -78,20 +79,37 @@ class Run:
     """A running engine. Its input stays open, with a lease, until ``close_input``; it is killed at the deadline."""
 
     def __init__(
-        self, engine: Engine, request: dict[str, Any], *, environ: dict[str, str] | None = None, lease: bool = True
+        self,
+        engine: Engine,
+        request: dict[str, Any],
+        *,
+        environ: dict[str, str] | None = None,
+        lease: bool = True,
+        in_a_socket: bool = False,
     ) -> None:
+        """``in_a_socket``: stdin and stdout are one socket, as of sshd, here a small one that never blocks."""
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed when the run ends)
+        self._socket: socket.socket | None = None
+        theirs: socket.socket | None = None
+        if in_a_socket:
+            self._socket, theirs = _socket_pair()
         self.process = subprocess.Popen(
             engine.command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdin=theirs.fileno() if theirs else subprocess.PIPE,
+            stdout=theirs.fileno() if theirs else subprocess.PIPE,
             stderr=self._errors,
             env=environ,
             start_new_session=True,
         )
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self._input, self._output = self.process.stdin, self.process.stdout
+        self._input: IO[bytes]
+        self._output: IO[bytes]
+        if self._socket is not None and theirs is not None:
+            theirs.close()
+            self._input, self._output = self._socket.makefile("wb"), self._socket.makefile("rb")
+        else:
+            assert self.process.stdin is not None
+            assert self.process.stdout is not None
+            self._input, self._output = self.process.stdin, self.process.stdout
         self._killer = threading.Timer(DEADLINE_S, self.kill)
         self._killer.daemon = True
         self._killer.start()
@@ -142,6 +160,13 @@ class Run:
         self._ended.set()
         with contextlib.suppress(BrokenPipeError):
             self._input.close()
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_WR)
+
+    def close_output(self) -> None:
+        """Read no more: the next write fails."""
+        self._output.close()
 
     def wait(self) -> int:
         """How it ended, once it has; the deadline holds here too."""
@@ -163,7 +188,16 @@ class Run:
         self.process.wait()
         self._killer.cancel()
         self._output.close()
+        if self._socket is not None:
+            self._socket.close()
         self._errors.close()
+
+
+def _socket_pair() -> tuple[socket.socket, socket.socket]:
+    ours, theirs = socket.socketpair()
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    theirs.setblocking(False)
+    return ours, theirs
 
 
 def request_for(op: str, home: Path | None = None, **fields: Any) -> dict[str, Any]:

@@ -684,18 +684,36 @@ def test_an_engine_ends_by_itself_when_its_lease_is_over(plain_engine: Engine, t
         assert 0.9 < time.monotonic() - started_at_s < 5
 
 
+def long_session(home: Path) -> dict[str, Any]:
+    """A session that is more than a pipe holds, and the request for it."""
+    in_files(home / "agents" / "main", {"s": MESSAGE % (1, b"t", b"x" * 900) * 2_000})
+    return request_for("preview", home, agentId="main", sessionId="s")
+
+
 def test_an_engine_whose_reader_has_stopped_ends_with_its_input_all_the_same(
     plain_engine: Engine, tmp_path: Path
 ) -> None:
-    in_files(
-        tmp_path / "agents" / "main", {"s": b"".join(MESSAGE % (number, b"t", b"x" * 900) for number in range(2_000))}
-    )
-    with Run(plain_engine, request_for("preview", tmp_path, agentId="main", sessionId="s")) as run:
+    with Run(plain_engine, long_session(tmp_path)) as run:
         assert next(run.records()).name == "hello"
         closed_at_s = time.monotonic()
         run.close_input()
         run.wait()
         assert time.monotonic() - closed_at_s < SOON_S
+
+
+def test_an_engine_whose_reader_has_gone_ends(plain_engine: Engine, tmp_path: Path) -> None:
+    with Run(plain_engine, long_session(tmp_path)) as run:
+        assert next(run.records()).name == "hello"
+        closed_at_s = time.monotonic()
+        run.close_output()
+        run.wait()
+        assert time.monotonic() - closed_at_s < SOON_S
+
+
+def test_node_waits_where_its_output_would_block(tmp_path: Path) -> None:
+    request = long_session(tmp_path)
+    wanted = [record.data for record in told(engines.node(), request)]
+    assert [record.data for record in told(engines.node(), request, in_a_socket=True)] == wanted
 
 
 def test_a_private_copy_goes_with_an_engine_that_is_ended_while_it_makes_one(
