@@ -77,11 +77,18 @@ class Locks:
     async def _taken(self, path: str) -> HostFile:
         until_s = time.monotonic() + INDEX_LOCK_WAIT_S
         while True:
-            with suppress(FileExistsError):
+            try:
                 return await self._files.create(path, 0o600, _LOCK_NAME)
+            except FileExistsError:
+                pass
+            except OSError as error:
+                # As of a lock that was released before it could be seen that there was one.
+                if error.errno != errno.EIO or time.monotonic() > until_s:
+                    raise
             was = await self._content(path)
             age_s = await self._age_s(_LOCK_NAME)
             if age_s is None:
+                await asyncio.sleep(INDEX_LOCK_POLL_S)
                 continue
             if age_s >= LOCK_STALE_S:
                 if await self._content(path) == was:

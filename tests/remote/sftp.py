@@ -147,12 +147,12 @@ def meddling(
     return opened
 
 
-def once(method: str, name: bytes, happen: Callable[[], None]) -> Callable[[str, bytes], None]:
-    """Lets something happen before the first request of this method for a file of this name."""
+def once(method: str, name: bytes | None, happen: Callable[[], None]) -> Callable[[str, bytes], None]:
+    """Lets something happen before the first request of this method for a file of this name, or of any."""
     left = [happen]
 
     def before(its_method: str, its_name: bytes) -> None:
-        if (its_method, its_name) == (method, name) and left:
+        if its_method == method and name in {its_name, None} and left:
             left.pop()()
 
     return before
