@@ -652,8 +652,8 @@ function zstdHeader(data, start) {
     }
     const low = width === 8 ? data.readUInt32LE(sizeAt) : width && data.readUIntLE(sizeAt, width);
     const high = width === 8 ? data.readUInt32LE(sizeAt + 4) : 0;
-    const told = low + high * 2 ** 32 + (width === 2 ? 256 : 0);
-    return { end: sizeAt + width, contentBytes: width === 0 ? null : told, hasChecksum: (descriptor & 4) !== 0 };
+    const contentBytes = width === 0 ? null : low + high * 2 ** 32 + (width === 2 ? 256 : 0);
+    return { end: sizeAt + width, contentBytes, hasChecksum: (descriptor & 4) !== 0 };
 }
 
 /** Where the frame that begins at `start` ends; null if it doesn't. Node takes a cut-off one without a word. */
@@ -2085,7 +2085,7 @@ class LiveReader {
 
     constructor(database, tables) {
         const frame = tables.has(EVENTS, "event_zstd") ? "event_zstd" : "NULL";
-        const told = tables.has(EVENTS, "event_utf8_bytes") ? "event_utf8_bytes" : "NULL";
+        const size = tables.has(EVENTS, "event_utf8_bytes") ? "event_utf8_bytes" : "NULL";
         const generation = tables.has(GENERATIONS, "generation")
             ? `(SELECT generation FROM ${GENERATIONS} ${THIS})`
             : "NULL";
@@ -2102,7 +2102,7 @@ SELECT seq, created_at, rowid AS number, typeof(event_json) AS text_type, typeof
   CAST(${frame} AS BLOB) AS frame
 ${unread} LIMIT ${MAX_PAGE_ROWS}`,
             sizes: `
-SELECT seq, created_at, rowid AS number, coalesce(${told}, octet_length(event_json)) AS size
+SELECT seq, created_at, rowid AS number, coalesce(${size}, octet_length(event_json)) AS size
 ${unread} LIMIT ${MAX_PAGE_SIZES}`,
         };
     }
@@ -2189,24 +2189,16 @@ ${unread} LIMIT ${MAX_PAGE_SIZES}`,
     #takeRows(connection, page) {
         const taken = [];
         let takenBytes = 0;
-        for (const row of connection.iterate(this.#queries.rows, unread(page))) {
-            const { seq, text_type: textType, frame_type: frameType } = row;
-            const isText = textType !== "null";
-            if (!isBytes(isText ? textType : frameType)) {
-                throw undecodable(seq, NEITHER);
-            }
-            const frame = isText ? null : Buffer.from(row.frame);
-            const text = row.text === null ? null : Buffer.from(row.text);
-            const toldBytes = frame === null ? Number(row.text_bytes) : zstdHeader(frame, 0)?.contentBytes;
-            const sizeBytes = toldBytes ?? frame.length;
-            if (taken.length > 0 && takenBytes + sizeBytes + 1 > BLOCK_BYTES) {
+        for (const found of connection.iterate(this.#queries.rows, unread(page))) {
+            const row = decodableRow(found);
+            if (taken.length > 0 && takenBytes + row.sizeBytes + 1 > BLOCK_BYTES) {
                 return taken;
             }
-            step(page, row);
-            taken.push({ seq: Number(seq), text, frame, sizeBytes });
-            takenBytes += sizeBytes + 1;
-            if (text !== null && text.length <= MAX_MARK_BYTES) {
-                page.mark = { seq, text };
+            step(page, found);
+            taken.push(row);
+            takenBytes += row.sizeBytes + 1;
+            if (row.text !== null && row.text.length <= MAX_MARK_BYTES) {
+                page.mark = { seq: found.seq, text: row.text };
             }
         }
         settleEnd(page, taken.length, MAX_PAGE_ROWS);
@@ -2225,6 +2217,18 @@ ${unread} LIMIT ${MAX_PAGE_SIZES}`,
         settleEnd(page, taken.length, MAX_PAGE_SIZES);
         return taken;
     }
+}
+
+/** A row with its text or its frame; with neither if its text is longer than a line may be. */
+function decodableRow(row) {
+    const isText = row.text_type !== "null";
+    if (!isBytes(isText ? row.text_type : row.frame_type)) {
+        throw undecodable(row.seq, NEITHER);
+    }
+    const text = row.text === null ? null : Buffer.from(row.text);
+    const frame = isText ? null : Buffer.from(row.frame);
+    const toldBytes = isText ? Number(row.text_bytes) : zstdHeader(frame, 0)?.contentBytes;
+    return { seq: Number(row.seq), text, frame, sizeBytes: toldBytes ?? frame.length };
 }
 
 function unread({ bound, after, last }) {
@@ -3094,18 +3098,17 @@ function remove(home, { agentId, sessions }) {
     const agent = findAgent(home, agentId);
     const folders = new Map();
     const gone = new Set();
-    sessions.some(([folder, ...session], place) => {
+    for (const [place, [folder, transcript, wasThere, others]] of sessions.entries()) {
         if (isStopAsked()) {
-            return true;
+            break;
         }
-        const [transcript, isThere, others] = [fileName(session[0]), session[1], session[2].map(fileName)];
-        const { name, ...result } = removeOne(agent, folders, folder, transcript, isThere, others);
-        out.record(name, place, ...result.items);
-        if (folder === SESSIONS && result.isGone) {
-            gone.add(transcript);
+        const session = { folder, transcript: fileName(transcript), wasThere, others: others.map(fileName) };
+        const { name, items, isGone } = removeOne(agent, folders, session);
+        out.record(name, place, ...items);
+        if (isGone && folder === SESSIONS) {
+            gone.add(session.transcript);
         }
-        return false;
-    });
+    }
     if (gone.size > 0) {
         forgetAll(folders.get(SESSIONS), gone);
     }
@@ -3113,7 +3116,7 @@ function remove(home, { agentId, sessions }) {
 }
 
 /** Remove a session's files, the transcript last, unless its lock is live. */
-function removeOne(agent, folders, folderName, transcript, isThere, others) {
+function removeOne(agent, folders, { folder: folderName, transcript, wasThere, others }) {
     let files = 0;
     try {
         const folder = heldFolder(agent, folders, folderName);
@@ -3125,7 +3128,7 @@ function removeOne(agent, folders, folderName, transcript, isThere, others) {
         for (const name of others) {
             files += Number(folder.remove(name));
         }
-        const isGone = isThere && folder.remove(transcript);
+        const isGone = wasThere && folder.remove(transcript);
         files += Number(isGone);
         return { name: "removed", items: [files, isGone], isGone };
     } catch (error) {
