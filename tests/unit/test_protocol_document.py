@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -63,11 +64,33 @@ def test_each_command_has_a_section_or_row_that_names_its_parameters_and_its_tra
     assert all((PROTOCOL / "transcripts" / transcript).exists() for transcript in linked)
 
 
-def test_each_error_of_a_host_is_explained() -> None:
+def errors_of_hosts() -> list[tuple[str, str, list[str]]]:
+    """The rows of that table: kind, whether it is retryable, the words in its messages."""
     table = section("## 5. Hosts over SSH").partition("**Errors.**")[2]
-    explained = re.findall(r"^\| `(\w+)` \| (yes|no) \|", table, re.MULTILINE)
-    assert dict(explained) == {
-        error.kind: "yes" if error.retryable else "no" for error in (*HOST_ERRORS, SourceUnreadable)
+    rows = re.findall(r"^\| `(\w+)` \| (yes|no) \| .* \| (.*) \|$", table, re.MULTILINE)
+    return [(kind, retryable, re.findall("`(.*?)`", words)) for kind, retryable, words in rows]
+
+
+def test_each_error_of_a_host_is_explained() -> None:
+    explained = {kind: retryable for kind, retryable, _ in errors_of_hosts()}
+    assert explained == {error.kind: "yes" if error.retryable else "no" for error in (*HOST_ERRORS, SourceUnreadable)}
+
+
+def test_errors_in_transcripts_have_the_words_that_the_document_promises() -> None:
+    words = {kind: promised for kind, _, promised in errors_of_hosts() if kind != SourceUnreadable.kind}
+    seen = set()
+    for line in "".join(path.read_text() for path in PROTOCOL.glob("transcripts/*.jsonl")).splitlines():
+        error = json.loads(line[2:]).get("error") if line.startswith("< {") else None
+        if error and (kind := error["data"]["kind"]) in words:
+            assert any(word in error["message"] for word in words[kind])
+            seen.add(kind)
+    assert seen == {
+        "host_not_found",
+        "host_key_unknown",
+        "host_key_changed",
+        "passphrase_needed",
+        "login_refused",
+        "host_unreachable",
     }
 
 
@@ -90,8 +113,8 @@ def test_the_numbers_in_the_document_are_those_of_the_limits() -> None:
         f"{limits.CHUNK_AGE_MS} ms old ({limits.FIRST_CHUNK_AGE_MS} ms in the first chunk",
         f"the first {limits.MAX_REPORTED_FAILURES}:",
         f"Version {PROTOCOL_VERSION}.",
-        f"| connecting | {limits.CONNECT_S:.0f} s |",
-        f"to the end | {limits.LOGIN_S:.0f} s |",
+        f"first answer | {limits.CONNECT_S:.0f} s |",
+        f"from then on | {limits.LOGIN_S:.0f} s |",
         f"every {limits.KEEPALIVE_S:.0f} s, {limits.MAX_KEEPALIVES_UNANSWERED} may go unanswered",
         f"found out after {limits.KEEPALIVE_S * (limits.MAX_KEEPALIVES_UNANSWERED + 1):.0f} s",
         f"| silence of a command | {limits.CHANNEL_IDLE_S:.0f} s |",
