@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from sidecar.core.blocks import Block, RecordBlocks
 from sidecar.core.zstd import ZstdReader
+from sidecar.errors import BrokenCompression
 from sidecar.limits import ROW_PIECE_BYTES
 from sidecar.stores.sqlite_archives import cold_events
-from sidecar.stores.sqlite_rows import Lines
+from sidecar.stores.sqlite_rows import Lines, undecodable
 
 if TYPE_CHECKING:
     from sidecar.remote.home import Records
@@ -35,7 +36,7 @@ class ForwardedTranscript:
         if record is None:
             return
         if record.name == "frame":
-            yield from self._line_of(record.data)
+            yield from _line_of(record.items[0], record.data)
             return
         self._records.put_back(record)
         blocks = RecordBlocks()
@@ -58,14 +59,18 @@ class ForwardedTranscript:
         """The size of the transcript, which is read for it."""
         return sum(block.end - block.start for block in self.blocks())
 
-    def _line_of(self, frame: bytes) -> Iterator[Block]:
-        source = ZstdReader(_Fixed(frame))
-        lines = Lines()
-        piece = memoryview(bytearray(ROW_PIECE_BYTES))
-        if lines.add_pieces(bytes(piece[:count]) for count in iter(lambda: source(piece), 0)) is None:
-            yield Block(bytearray(), 0, 0)
-        elif block := lines.block():
-            yield block
+
+def _line_of(seq: int, frame: bytes) -> Iterator[Block]:
+    source = ZstdReader(_Fixed(frame))
+    lines = Lines()
+    piece = memoryview(bytearray(ROW_PIECE_BYTES))
+    try:
+        size_bytes = lines.add_pieces(bytes(piece[:count]) for count in iter(lambda: source(piece), 0))
+    except BrokenCompression as error:
+        raise undecodable(seq, error.message) from None
+    block = Block(bytearray(), 0, 0) if size_bytes is None else lines.block()
+    if block is not None:
+        yield block
 
 
 class _Pieces:

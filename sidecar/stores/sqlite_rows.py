@@ -220,7 +220,7 @@ class LiveReader:
                             stopped_at = "large"
                             break
                     if type(line) is not bytes:
-                        raise _undecodable(next_seq, _NEITHER)
+                        raise undecodable(next_seq, _NEITHER)
                     stop = end + len(line)
                     if stop >= BLOCK_BYTES:
                         stopped_at = "full"
@@ -254,7 +254,7 @@ class LiveReader:
         seq, created_at, row_number, text_type, frame_type = self._next_row(connection, page)
         is_text = text_type != b"null"
         if (text_type if is_text else frame_type) not in (b"text", b"blob"):
-            raise _undecodable(seq, _NEITHER)
+            raise undecodable(seq, _NEITHER)
         column = "event_json" if is_text else "event_zstd"
         with connection.blobopen(EVENTS, column, row_number, readonly=True) as blob:
             try:
@@ -266,7 +266,7 @@ class LiveReader:
                 if size_bytes is None or size_bytes <= MAX_ENTRY_BYTES:
                     added_bytes = self._lines.add_pieces(_pieces(blob) if is_text else _decompressed_pieces(blob))
             except BrokenCompression as error:
-                raise _undecodable(seq, error.message) from None
+                raise undecodable(seq, error.message) from None
         if added_bytes is None:
             page.skipped_lines += 1
             added_bytes = size_bytes or MAX_ENTRY_BYTES
@@ -279,7 +279,7 @@ class LiveReader:
             with closing(connection.execute(self._sizes, self._unread(page))) as rows:
                 for seq, created_at, row_number, size_bytes in rows:
                     if type(seq) is not int or type(size_bytes) is not int:
-                        raise _undecodable(seq, _NEITHER)
+                        raise undecodable(seq, _NEITHER)
                     page.count(seq, created_at, row_number, size_bytes)
         except sqlite3.DataError:
             seq, created_at, row_number, *_ = self._next_row(connection, page)
@@ -318,7 +318,7 @@ def _decompressed(seq: int, frame: bytes, max_bytes: int) -> bytes | None:
     try:
         return decompress(frame, max_bytes)
     except BrokenCompression as error:
-        raise _undecodable(seq, error.message) from None
+        raise undecodable(seq, error.message) from None
 
 
 def _pieces(blob: sqlite3.Blob) -> Iterator[bytes]:
@@ -337,5 +337,6 @@ def _decompressed_pieces(blob: sqlite3.Blob) -> Iterator[bytes]:
         yield bytes(piece[:count])
 
 
-def _undecodable(seq: int, why: str) -> BrokenDatabase:
+def undecodable(seq: int, why: str) -> BrokenDatabase:
+    """What is said of a row of the session in hand that holds no text."""
     return BrokenDatabase(f"row {seq} of the session can't be decoded: {why}")
