@@ -2820,7 +2820,7 @@ def _lock_owner(folder: Folder, name: str) -> int | None:
     except (*_UNREADABLE, *FAULTS):
         return None
     pid = owner.get("pid") if type(owner) is dict else None
-    return pid if type(pid) is int and pid >= 1 else None
+    return pid if type(pid) is int and 1 <= pid < 2**64 else None
 
 
 def _runs(pid: int) -> bool:
