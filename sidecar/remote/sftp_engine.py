@@ -140,14 +140,15 @@ class SftpRun:
             await self._output.tell("end")
 
 
+_LEAVING: set[asyncio.Future[Any]] = set()
+"""Sessions that are being closed; a task that nothing refers to may vanish before it is done."""
+
+
 def _leave(session: AbstractAsyncContextManager[asyncssh.SFTPClient], opening: asyncio.Future[Any]) -> None:
     if not opening.cancelled() and opening.exception() is None:
         leaving = asyncio.ensure_future(session.__aexit__(None, None, None))
         _LEAVING.add(leaving)
         leaving.add_done_callback(_LEAVING.discard)
-
-
-_LEAVING: set[asyncio.Future[Any]] = set()
 
 
 _Operation = Callable[[HostFiles, Output, str, Mapping[str, Any]], Awaitable[None]]

@@ -34,7 +34,7 @@ async def records_of(run: SftpRun) -> AsyncIterator[Record]:
     """What a run says, but beats, up to its end."""
     reader = RecordReader(NONCE)
     last = ""
-    while chunk := await run.read():
+    while chunk := await asyncio.wait_for(run.read(), DEADLINE_S):
         for record in reader.feed(chunk):
             if record.name != "beat":
                 last = record.name

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import shutil
+import time
 import tracemalloc
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -32,7 +33,7 @@ from sidecar.remote.sftp_home import DATABASE_UNREAD
 from sidecar.remote.sftp_text import ArrivingText
 from sidecar.stores.home import LocalHome
 from sidecar.stores.locations import ActivePaths
-from tests.client import eventually
+from tests.client import WITHIN_S, eventually
 from tests.integration.test_store_contract import RESET, entry_of, in_files, transcripts
 from tests.remote.sftp import (
     NONCE,
@@ -46,6 +47,7 @@ from tests.remote.sftp import (
     request_for,
     told,
 )
+from tests.remote.slow_link import DistantSshd
 from tests.remote.sshd import Sshd
 from tests.remote.test_contract import analysed, listed, outcome
 from tests.remote.test_sshd import connected
@@ -93,13 +95,10 @@ def assert_same(link: Link, home: Path) -> list[str]:
     return [session_id for _, session_id in names]
 
 
-def write(path: Path, data: bytes) -> None:
-    path.write_bytes(data)
-
-
 async def read_to_its_end(run: SftpRun) -> None:
-    while await run.read():
-        pass
+    async with asyncio.timeout(WITHIN_S):
+        while await run.read():
+            pass
 
 
 class TestWhatItSays:
@@ -275,6 +274,19 @@ class TestReading:
         ]
 
 
+async def test_files_are_not_read_one_after_another(slow_link: Callable[..., DistantSshd]) -> None:
+    host = slow_link()
+    sessions = {f"s{number}": MESSAGE for number in range(200)}
+    in_files(host.home / ".openclaw" / "agents" / "main", sessions)
+    async with connected(host) as connection:
+        host.shape(delay_ms=25)
+        began_at_s = time.monotonic()
+        records = await told(connection.start_sftp_client, request_for("analyze", host.home / ".openclaw"))
+    assert [session[0] for session in named(records, "session")] == sorted(sessions)
+    # Each needs four round trips of 50 ms: to look at it, open it, read it and close it.
+    assert time.monotonic() - began_at_s < 200 * 4 * 0.050 / 4
+
+
 class TestWhatChangesMeanwhile:
     @pytest.mark.parametrize("method", ["stat", "open"])
     def test_a_session_that_vanishes_is_one_fewer_and_no_failure(
@@ -300,16 +312,24 @@ class TestWhatChangesMeanwhile:
         assert [record.name for record in records] == ["hello", "agent", "session", "session", "failed", "end"]
         assert named(records, "failed") == [[str(archives), "ENOENT", str(archives), None]]
 
-    @pytest.mark.parametrize("name", ["small.jsonl", "large.jsonl", f"small.{RESET}", "large.jsonl.rewritten-larger"])
+    @pytest.mark.parametrize(
+        ("name", "messages", "read"),
+        [("small.jsonl", 900, 1), (f"small.{RESET}", 900, 2), ("large.jsonl", 8_000, 1), ("large.jsonl", 8_000, 20)],
+    )
     def test_a_session_that_is_written_anew_and_shorter_is_counted_anew(
-        self, link: Link, home: Path, main: Path, name: str
+        self, link: Link, home: Path, main: Path, name: str, messages: int, read: int
     ) -> None:
-        count = 8_000 if name.startswith("large") else 900
-        name = name.removesuffix(".rewritten-larger")
-        (main / name).write_bytes(MESSAGE * count)
+        (main / name).write_bytes(MESSAGE * messages)
         shorter = MESSAGE.replace(b"user", b"assistant") * 600
+        reads: list[bytes] = []
+
+        def before(method: str, its_name: bytes) -> None:
+            if method == "read":
+                reads.append(its_name)
+                if len(reads) == read:
+                    (main / name).write_bytes(shorter)
+
         link.host.account.own(home)
-        before = once("read", name.encode(), lambda: write(main / name, shorter))
         records = link.told(request_for("analyze", home), meddling(link.connection, before))
         [session] = named(records, "session")
         assert session[3] == len(shorter)
@@ -430,7 +450,7 @@ class TestItsEnd:
             run.close()
             with pytest.raises(ConnectionBroken, match="given up"):
                 await run.read()
-            await eventually(lambda: not self.own_tasks(), "the engine has ended", within_s=1)
+            await eventually(lambda: not self.own_tasks(), "the engine has ended", within_s=5)
             await eventually(lambda: asyncio.all_tasks() <= tasks, "the channel is closed", within_s=5)
 
     async def test_closed_at_any_time_it_gives_its_channel_back(self, sshd_two_sessions: Sshd, tmp_path: Path) -> None:
@@ -490,7 +510,7 @@ class TestItsEnd:
             run = SftpRun(meddling(connection, before), request)
             await stopped.wait()
             run.close()
-            await eventually(lambda: not self.own_tasks(), "the engine has ended", within_s=1)
+            await eventually(lambda: not self.own_tasks(), "the engine has ended", within_s=5)
             host.continue_all()
 
     async def test_a_host_that_stands_still_for_long_has_timed_out(
@@ -504,7 +524,7 @@ class TestItsEnd:
             run = SftpRun(meddling(connection, before), request_for("analyze", host.home / ".openclaw"))
             with pytest.raises(HostTimedOut, match="timed out: the host sent nothing for 1 s"):
                 await read_to_its_end(run)
-            await eventually(lambda: not self.own_tasks(), "the engine has ended", within_s=1)
+            await eventually(lambda: not self.own_tasks(), "the engine has ended", within_s=5)
             host.continue_all()
 
     async def test_a_connection_that_breaks_is_an_error_and_never_an_end(self, make_sshd: Callable[..., Sshd]) -> None:

@@ -417,7 +417,7 @@ class TestItsEnd:
             run = SftpRun(meddling(connection, before), asked(home, whole("a")))
             assert [record.name async for record in first_of(run)] == ["hello"]
             run.close()
-            await eventually(lambda: run._task.done(), "it has given up", within_s=2)
+            await eventually(lambda: run._task.done(), "it has given up", within_s=5)
             host.continue_all()
             await eventually(lambda: asyncio.all_tasks() <= tasks, "the channel is closed")
 
