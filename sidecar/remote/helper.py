@@ -1641,7 +1641,13 @@ def look_up_tables(database: Database) -> Tables:
     def read(connection: sqlite3.Connection) -> dict[str, set[str]]:
         if connection.execute("PRAGMA encoding").fetchone() != (b"UTF-8",):
             raise BrokenDatabase("the database is in UTF-16, which OpenClaw doesn't write")
-        return {table: _columns(connection, table) for table in (*_NEEDED, *_INDEXES, IDENTITIES, GENERATIONS)}
+        found = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        columns = {table: _columns(connection, table) for table in (*_NEEDED, *_INDEXES, IDENTITIES, GENERATIONS)}
+        for table in columns:
+            # What lets an older SQLite read STRICT tables lets it pass over a schema that is damaged as well.
+            if table.encode() in found and not columns[table]:
+                raise BrokenDatabase(f"the database is damaged: its table {table} can't be read")
+        return columns
 
     columns = database.read(read)
     for table, needed in _NEEDED.items():
