@@ -103,12 +103,16 @@ MAX_KEY_FILE_BYTES = MIB
 MAX_CONFIG_FAULTS = 100
 CONNECT_S = 10.0
 LOGIN_S = 20.0
+AGENT_S = 5.0
 KEEPALIVE_S = 5.0
 MAX_KEEPALIVES_UNANSWERED = 2
 IDLE_CONNECTION_S = 600.0
 CLOSE_S = 1.0
 MAX_CHANNELS = 8
 """sshd takes ten sessions a connection unless it is told otherwise (MaxSessions)."""
+REFUSED_S = 2.0
+"""What has just ended here may take its place on the host for a little longer."""
+REFUSED_POLL_S = 0.05
 MAX_JUMPS = 8
 CHANNEL_CHUNKS = 16
 CHUNK_BYTES = 32 * KIB

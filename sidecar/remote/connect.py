@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
-import socket
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,13 +18,10 @@ from asyncssh.config import ConfigParseError, SSHClientConfig
 
 from sidecar.errors import (
     ConnectionBroken,
-    HostKeyChanged,
-    HostTimedOut,
-    HostUnreachable,
-    LoginRefused,
-    PassphraseNeeded,
+    HostKeyUnknown,
     RemoteFailed,
     SidecarError,
+    SourceUnreadable,
     describe_os_error,
 )
 from sidecar.limits import (
@@ -35,15 +31,15 @@ from sidecar.limits import (
     MAX_JUMPS,
     MAX_KEEPALIVES_UNANSWERED,
 )
-from sidecar.remote.client_config import load, usable_config
+from sidecar.remote.client_config import load, usable_algorithms, usable_config
 from sidecar.remote.hosts import SshHost
-from sidecar.remote.keys import Keys, default_paths, load_keys
-from sidecar.remote.trust import DEFAULT_PORT, KnownHosts
+from sidecar.remote.keys import Agent, Keys, default_paths, in_order, load_keys
+from sidecar.remote.refusals import described, timed_out
+from sidecar.remote.trust import DEFAULT_PORT, FAILED, KnownHosts, describe
 from sidecar.stores.locations import expand, home_dir
 
 COMPRESSED = True
 SYSTEM_KNOWN_HOSTS = "/etc/ssh/ssh_known_hosts"
-_ERROR_NUMBER = re.compile(r"\[Errno (\d+)\]")
 
 
 @dataclass(slots=True)
@@ -60,7 +56,7 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True)
 class _Hop:
-    """One host on the way, under the name by which it was asked for."""
+    """One host on the way, under the name by which it was asked for; ``depth`` is 0 for the one at its end."""
 
     name: str
     port: int | None = None
@@ -68,55 +64,105 @@ class _Hop:
     key_path: str | None = None
     password: str | None = field(default=None, repr=False)
     passphrase: str | None = field(default=None, repr=False)
-    config: tuple[Path, ...] = ()
+    is_configured: bool = False
     depth: int = 0
 
 
-class _Client(asyncssh.SSHClient):
-    """Judges the host's key, and tells when the connection has ended."""
+@dataclass(slots=True)
+class _Attempt:
+    """One try of a hop: what it needs, and what is learnt from it."""
 
-    def __init__(self, known: KnownHosts, accepted: str | None, lost: Callable[[], None]) -> None:
-        self._known = known
-        self._accepted = accepted
-        self._lost = lost
-        self.refusal: SidecarError | None = None
-        self.trusted = False
+    hop: _Hop
+    surroundings: Surroundings
+    paths: list[Path]
+    config: SSHClientConfig
+    known: KnownHosts
+    jump: asyncssh.SSHClientConnection | None
+    keys: Keys
+    agent: Agent | None
+    accepted: str | None
 
-    def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
-        try:
-            self._known.judge(host, addr, port, key)
-        except HostKeyChanged as error:
-            self.refusal = error
-        except SidecarError as error:
-            self.refusal = error
-            if self._accepted == key.get_fingerprint():
-                self._known.trust(host, port, key)
-                self.trusted = True
-        else:
-            self.refusal = None
-            return True
-        return False
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        self._lost()
+    @property
+    def known_as(self) -> tuple[str, int]:
+        """Under which name and port ``known_hosts`` files have it; an alias stands for both."""
+        if alias := self.config.get("HostKeyAlias"):
+            return str(alias), DEFAULT_PORT
+        return str(self.config.get("Hostname") or self.hop.name), int(str(self.config.get("Port", DEFAULT_PORT)))
 
 
 class HostKeyTrusted(Exception):
-    """The key that was to be accepted was found and written down; nothing else was done."""
+    """The key that was to be accepted was found, and is trusted now; nothing else was done."""
+
+
+class _Client(asyncssh.SSHClient):
+    """Judges the host's key, and tells when the connection has begun and ended."""
+
+    def __init__(self, attempt: _Attempt, connected: Callable[[], None], lost: Callable[[], None]) -> None:
+        self._attempt = attempt
+        self._connected = connected
+        self._lost = lost
+        self.refusal: SidecarError | HostKeyTrusted | None = None
+        self.has_ended = False
+
+    def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:  # noqa: ARG002
+        self._connected()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self.has_ended = True
+        self._lost()
+
+    def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:  # noqa: ARG002
+        # The address is not looked at: behind a jump it is the jump's.
+        at_port = DEFAULT_PORT if self._attempt.config.get("HostKeyAlias") else port
+        try:
+            self._judge(host, at_port, key)
+        except (SidecarError, HostKeyTrusted) as error:
+            self.refusal = error
+        except OSError as error:
+            self.refusal = RemoteFailed(f"the host's key can't be remembered: {error.strerror}")
+        return self.refusal is None
+
+    def _judge(self, host: str, port: int, key: asyncssh.SSHKey) -> None:
+        known, accepted = self._attempt.known, self._attempt.accepted
+        is_accepted = accepted == key.get_fingerprint()
+        try:
+            known.judge(host, port, key)
+        except HostKeyUnknown:
+            if not is_accepted:
+                raise
+            known.trust(host, port, key)
+        if is_accepted:
+            raise HostKeyTrusted
+        if accepted is not None and self._attempt.hop.depth == 0:
+            raise HostKeyUnknown(
+                f"{FAILED}: {host} is trusted already, by another key: {key.get_fingerprint()}",
+                **describe(host, port, key),
+            )
 
 
 async def connect(
-    host: SshHost,
-    passphrase: str | None,
-    surroundings: Surroundings,
-    lost: Callable[[], None] = lambda: None,
-    accepted: str | None = None,
+    host: SshHost, passphrase: str | None, surroundings: Surroundings, lost: Callable[[], None] = lambda: None
 ) -> asyncssh.SSHClientConnection:
-    """A connection that is logged in; ``lost`` is called when it has ended. ``SidecarError`` if none is to be had.
+    """A connection that is logged in; ``lost`` is called when it has ended. ``SidecarError`` if none is to be had."""
+    return await _connect(_hop_of(host, passphrase), surroundings, lost)
 
-    With ``accepted``, the fingerprint of a key to be trusted: raises ``HostKeyTrusted`` at the first host on the way
-    that is unknown and has exactly this key.
+
+async def trust_key(host: SshHost, passphrase: str | None, surroundings: Surroundings, fingerprint: str) -> None:
+    """Trust the host, or a jump before it, if its key is unknown and has exactly this fingerprint.
+
+    Nothing more is done there: a login is needed at the jumps before it alone. Returns also if this very key is
+    trusted already. ``HostKeyUnknown`` if the key is another one, ``HostKeyChanged`` if another one was trusted before,
+    ``SidecarError`` if it is not to be had.
     """
+    try:
+        connection = await _connect(_hop_of(host, passphrase), surroundings, lambda: None, accepted=fingerprint)
+    except HostKeyTrusted:
+        return
+    connection.abort()
+    raise HostKeyUnknown(f"{FAILED}: the host has shown no key")
+
+
+def _hop_of(host: SshHost, passphrase: str | None) -> _Hop:
     hop = _Hop(
         host.host,
         host.port,
@@ -125,67 +171,128 @@ async def connect(
         host.password if host.auth_method == "password" else None,
         passphrase or host.passphrase,
     )
-    try:
-        if host.auth_method != "ssh_config":
-            return await _connect(hop, surroundings, lost, accepted)
-        with usable_config(surroundings.home, host.host) as paths:
-            # What the form has as its default is no choice: the configuration makes it.
-            port = None if host.port == DEFAULT_PORT else host.port
-            return await _connect(replace(hop, port=port, config=tuple(paths)), surroundings, lost, accepted)
-    except ConfigParseError as error:
-        raise RemoteFailed(f"~/.ssh/config can't be read: {error}") from None
+    if host.auth_method != "ssh_config":
+        return hop
+    # What the form has as its default is no choice: the configuration makes it.
+    return replace(hop, port=None if host.port == DEFAULT_PORT else host.port, is_configured=True)
 
 
 async def _connect(
     hop: _Hop,
     surroundings: Surroundings,
     lost: Callable[[], None],
-    accepted: str | None,
+    accepted: str | None = None,
     over: asyncssh.SSHClientConnection | None = None,
 ) -> asyncssh.SSHClientConnection:
     """A connection to ``hop``, ``over`` another one or over what its configuration names; closes that if it fails."""
-    config = load(list(hop.config), hop.name, hop.user, hop.port)
-    port = int(str(config.get("Port", DEFAULT_PORT)))
-    known = KnownHosts(_known_hosts_paths(config, surroundings), surroundings.known_hosts_path)
-    known_as = str(config.get("HostKeyAlias") or config.get("Hostname") or hop.name)
-    keys = Keys()
-    jump = over or await _connect_jumps(hop, config, surroundings, accepted)
-
-    def ended() -> None:
-        if jump:
-            jump.close()
-        lost()
-
-    client = _Client(known, accepted, ended)
+    jump, agent, connection = over, None, None
     try:
-        keys, options = await _credentials(hop, config, surroundings)
-        return await asyncssh.connect(
-            hop.name,
-            hop.port if hop.port is not None else (),
-            config=list(hop.config),
-            username=hop.user if hop.user is not None else (),
-            tunnel=jump,
-            client_factory=lambda: client,
-            known_hosts=lambda host, address, at_port: _trusted(known, host, address, at_port),
-            server_host_key_algs=[name.decode() for name in known.algorithms(known_as, port)],
-            connect_timeout=CONNECT_S,
-            login_timeout=LOGIN_S,
-            compression_algs=["zlib@openssh.com", "none"] if COMPRESSED else ["none"],
-            keepalive_interval=KEEPALIVE_S,
-            keepalive_count_max=MAX_KEEPALIVES_UNANSWERED,
-            gss_auth=False,
-            gss_kex=False,
-            x509_trusted_certs=None,
-            **options,
-        )
-    except BaseException as error:
-        if jump:
+        # asyncssh reads the configuration from files only, and again while it connects.
+        with tempfile.TemporaryDirectory(prefix="clawpal-sidecar-", ignore_cleanup_errors=True) as folder:
+            paths, config, known = await asyncio.to_thread(_read, hop, surroundings, folder)
+            jump = over or await _connect_jumps(hop, config, surroundings, accepted)
+            keys = await asyncio.to_thread(_load_keys, hop, config, surroundings)
+            agent = _agent(hop, config, surroundings)
+            attempt = _Attempt(hop, surroundings, paths, config, known, jump, keys, agent, accepted)
+            connection = await _log_in(attempt, lost)
+    except OSError as error:
+        raise SourceUnreadable(describe_os_error(error)) from None
+    except ConfigParseError:
+        raise RemoteFailed(f"~/.ssh/config can't be read for {hop.name}") from None
+    finally:
+        if connection is None and jump is not None:
             jump.close()
-        if not isinstance(error, Exception):
+        if agent is not None:
+            agent.close()
+    return connection
+
+
+def _read(hop: _Hop, surroundings: Surroundings, folder: str) -> tuple[list[Path], SSHClientConfig, KnownHosts]:
+    paths = usable_config(surroundings.home, hop.name, folder, hop.user, hop.port) if hop.is_configured else []
+    config = load(paths, hop.name, hop.user, hop.port)
+    return paths, config, KnownHosts(_known_hosts_paths(config, surroundings), surroundings.known_hosts_path)
+
+
+async def _log_in(attempt: _Attempt, lost: Callable[[], None]) -> asyncssh.SSHClientConnection:
+    """A connection over the jump; its certificate counts before its key, which counts if that is not good."""
+    authorities, revoked = attempt.known.authorities(*attempt.known_as)
+    if authorities and attempt.accepted is None:
+        try:
+            return await _try(attempt, lost, ([], authorities, revoked, [], [], [], []))
+        except asyncssh.HostKeyNotVerifiable:
+            pass
+    try:
+        return await _try(attempt, lost, ([], [], [], [], [], [], []))
+    except asyncssh.HostKeyNotVerifiable as error:
+        raise described(error, attempt.hop.name, None, agent_refused=False) from None
+
+
+async def _try(
+    attempt: _Attempt, lost: Callable[[], None], known_hosts: tuple[list[Any], ...]
+) -> asyncssh.SSHClientConnection:
+    """Connect and log in, within the limits. ``HostKeyNotVerifiable`` if no key was there to be judged."""
+    hop, loop = attempt.hop, asyncio.get_running_loop()
+    algorithms = attempt.known.algorithms(*attempt.known_as, certified=bool(known_hosts[1]))
+    has_answered = False
+    client: _Client | None = None
+
+    def answered() -> None:
+        nonlocal has_answered
+        has_answered = True
+        limit.reschedule(loop.time() + LOGIN_S)
+
+    def made() -> _Client:
+        nonlocal client
+        client = _Client(attempt, answered, lost)
+        return client
+
+    try:
+        async with asyncio.timeout(CONNECT_S) as limit:
+            credentials = await _credentials(attempt)
+            connection = await asyncssh.connect(
+                hop.name,
+                hop.port if hop.port is not None else (),
+                config=attempt.paths,
+                username=hop.user if hop.user is not None else (),
+                tunnel=attempt.jump,
+                proxy_command=_proxy_command(attempt),
+                client_factory=made,
+                known_hosts=lambda _host, _address, _port: known_hosts,
+                server_host_key_algs=[name.decode() for name in algorithms],
+                connect_timeout=None,
+                login_timeout=0,
+                compression_algs=["zlib@openssh.com", "none"] if COMPRESSED else ["none"],
+                keepalive_interval=KEEPALIVE_S,
+                keepalive_count_max=MAX_KEEPALIVES_UNANSWERED,
+                # What is none of a helper's business, and what asyncssh would fail for.
+                gss_auth=False,
+                gss_kex=False,
+                x509_trusted_certs=None,
+                client_host_keysign=False,
+                pkcs11_provider=None,
+                agent_forwarding=False,
+                x11_forwarding=False,
+                request_pty=False,
+                command=None,
+                env=None,
+                send_env=None,
+                **usable_algorithms(attempt.config),
+                **credentials,
+            )
+    except Exception as error:
+        if client is not None and client.refusal is not None:
+            raise client.refusal from None
+        if isinstance(error, asyncssh.HostKeyNotVerifiable):
             raise
-        if client.trusted:
-            raise HostKeyTrusted from None
-        raise client.refusal or _described(error, hop.name, keys) from None
+        if isinstance(error, TimeoutError) and limit.expired():
+            raise timed_out(hop.name, has_answered=has_answered) from None
+        locked_path = next(iter(attempt.keys.locked), None)
+        refused = attempt.agent is not None and attempt.agent.has_refused
+        raise described(error, hop.name, locked_path, agent_refused=refused) from None
+    connection.set_tunnel(attempt.jump)
+    if client is None or client.has_ended:
+        raise ConnectionBroken(f"connection closed by {hop.name}, right after the login")
+    return connection
 
 
 async def _connect_jumps(
@@ -196,33 +303,57 @@ async def _connect_jumps(
         raise RemoteFailed(f"~/.ssh/config leads over more than {MAX_JUMPS} hosts to {hop.name}")
     jump = None
     for named in str(config.get("ProxyJump") or "").split(",") if config.get("ProxyJump") else ():
-        user, _, place = named.strip().rpartition("@")
+        user, _, place = named.strip().removeprefix("ssh://").rpartition("@")
         name, port = _name_and_port(place)
-        step = _Hop(name, port, user or None, config=hop.config, passphrase=hop.passphrase, depth=hop.depth + 1)
+        step = _Hop(name, port, user or None, passphrase=hop.passphrase, is_configured=True, depth=hop.depth + 1)
         jump = await _connect(step, surroundings, lambda: None, accepted, jump)
     return jump
 
 
-async def _credentials(hop: _Hop, config: SSHClientConfig, surroundings: Surroundings) -> tuple[Keys, dict[str, Any]]:
-    """The keys for a hop, and what to tell asyncssh of them."""
+def _proxy_command(attempt: _Attempt) -> list[str] | tuple[()]:
+    """The command to connect through, if there is one: OpenSSH gives it to the user's shell."""
+    command = attempt.config.get("ProxyCommand")
+    if command is None or os.name == "nt":
+        return ()
+    return [attempt.surroundings.environ.get("SHELL") or "/bin/sh", "-c", f"exec {command}"]
+
+
+def _load_keys(hop: _Hop, config: SSHClientConfig, surroundings: Surroundings) -> Keys:
     if hop.password is not None:
-        return Keys(), {
-            "password": hop.password,
+        return Keys()
+    named = [hop.key_path] if hop.key_path else cast("list[str] | None", config.get("IdentityFile"))
+    paths = default_paths(surroundings.home) if named is None else [expand(one, surroundings.environ) for one in named]
+    certificates = cast("list[str]", config.get("CertificateFile", []))
+    return load_keys(
+        paths,
+        hop.passphrase,
+        required=hop.key_path is not None,
+        certificate_paths=[expand(path, surroundings.environ) for path in certificates],
+    )
+
+
+def _agent(hop: _Hop, config: SSHClientConfig, surroundings: Surroundings) -> Agent | None:
+    environ = surroundings.environ
+    path = cast("str | None", config.get("IdentityAgent", "SSH_AUTH_SOCK"))
+    if hop.password is not None or path is None:
+        return None
+    if path == "SSH_AUTH_SOCK" or path.startswith("$"):
+        path = environ.get(path.removeprefix("$"), "")
+    # Windows has an agent at a place of its own.
+    return Agent(expand(path, environ) if path else "") if path or os.name == "nt" else None
+
+
+async def _credentials(attempt: _Attempt) -> dict[str, Any]:
+    """What to log in with, as asyncssh takes it. It looks for no keys itself, nor asks an agent."""
+    if attempt.hop.password is not None:
+        return {
+            "password": attempt.hop.password,
             "client_keys": None,
             "preferred_auth": "password,keyboard-interactive",
         }
-    named = [hop.key_path] if hop.key_path else cast("list[str]", config.get("IdentityFile", []))
-    paths = [expand(path, surroundings.environ) for path in named] or default_paths(surroundings.home)
-    keys = await asyncio.to_thread(load_keys, paths, hop.passphrase, required=hop.key_path is not None)
-    # Without keys asyncssh looks for some itself, where they were looked for already; and asks the agent.
-    wanted = keys.public_parts() if config.get("IdentitiesOnly") else None
-    return keys, {"client_keys": keys.opened, "agent_identities": wanted}
-
-
-def _trusted(known: KnownHosts, host: str, address: str, port: int | None) -> tuple[list[Any], ...]:
-    """What asyncssh may trust without asking: authorities. Each key of a host itself is judged by ``_Client``."""
-    found = known.find(host, address, port or DEFAULT_PORT)
-    return ([], found.authorities, found.revoked, [], [], [], [])
+    held = await attempt.agent.keys() if attempt.agent is not None else []
+    keys = in_order(attempt.keys, held, only_named=bool(attempt.config.get("IdentitiesOnly")))
+    return {"client_keys": keys or None, "client_certs": attempt.keys.certificates, "agent_path": None}
 
 
 def _known_hosts_paths(config: SSHClientConfig, surroundings: Surroundings) -> list[str]:
@@ -238,40 +369,3 @@ def _name_and_port(place: str) -> tuple[str, int | None]:
     if not separator or not port.isdigit() or (":" in name and not name.endswith("]")):
         return place.strip("[]"), None
     return name.strip("[]"), int(port)
-
-
-def _described(error: Exception, name: str, keys: Keys) -> SidecarError:
-    """What went wrong, in the words that the frontend looks for (CONTRACT section 4)."""
-    if isinstance(error, SidecarError):
-        return error
-    if isinstance(error, asyncssh.PermissionDenied):
-        if keys.locked:
-            return PassphraseNeeded(
-                f"the key needs a passphrase, or another one: {keys.locked[0]}", path=keys.locked[0]
-            )
-        return LoginRefused(f"permission denied: {name} accepts none of the keys or passwords that there are for it")
-    if isinstance(error, asyncssh.HostKeyNotVerifiable):
-        return HostKeyChanged(f"host key verification failed: {error}")
-    if isinstance(error, TimeoutError):
-        return HostTimedOut(f"timed out: {name} didn't answer within {CONNECT_S:.0f} s")
-    if isinstance(error, asyncssh.ConnectionLost):
-        if "timeout" in str(error).lower():
-            return HostTimedOut(f"timed out: {name} didn't finish the login within {LOGIN_S:.0f} s")
-        return HostUnreachable(f"connection closed by {name}: {error}")
-    if isinstance(error, socket.gaierror):
-        return HostUnreachable(f"the name {name} can't be resolved: {error.strerror}")
-    if isinstance(error, OSError):
-        return HostUnreachable(f"{_words_of(error)}: {name}")
-    if isinstance(error, asyncssh.ChannelOpenError):
-        return HostUnreachable(f"failed to open channel to {name}: {error}")
-    if isinstance(error, (asyncssh.Error, ConnectionError)):
-        return ConnectionBroken(f"no connection to {name}: {error}")
-    return RemoteFailed(f"no connection to {name}: {error}")
-
-
-def _words_of(error: OSError) -> str:
-    """The system's words: asyncio has its own for a failed connection, and of several attempts tells all at once."""
-    if error.filename is not None:
-        return describe_os_error(error)
-    numbers = [error.errno] if error.errno else [int(number) for number in _ERROR_NUMBER.findall(str(error))]
-    return ", ".join(dict.fromkeys(os.strerror(number).lower() for number in numbers)) or describe_os_error(error)

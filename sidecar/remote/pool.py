@@ -6,35 +6,32 @@ What runs on a host is never started twice: a connection is opened again only fo
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
-import time
-from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
-from typing import TypeVar
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, TypeVar
 
 import asyncssh
 from asyncssh.constants import OPEN_REQUEST_SESSION_FAILED
 
-from sidecar.errors import ChannelRefused, ConnectionBroken, HostKeyUnknown
+from sidecar.errors import ChannelRefused, ConnectionBroken, RemoteFailed, describe_os_error
 from sidecar.limits import (
     CHANNEL_IDLE_S,
     CHANNEL_WINDOW_BYTES,
     CHUNK_BYTES,
     CLOSE_S,
-    IDLE_CONNECTION_S,
-    MAX_CHANNELS,
-    TRANSFER_RATE_S,
+    REFUSED_POLL_S,
+    REFUSED_S,
 )
-from sidecar.remote.connect import HostKeyTrusted, Surroundings, connect
-from sidecar.remote.hosts import SshHost
+from sidecar.remote.connect import trust_key
+from sidecar.remote.links import Host, Link, Place, Transfers
 from sidecar.remote.process import RemoteProcess
-from sidecar.remote.trust import describe
+from sidecar.remote.sftp_session import open_sftp
+
+__all__ = ["Host", "SshConnectionPool", "quoted"]
 
 T = TypeVar("T")
-log = logging.getLogger(__name__)
 
 # Ends the whole process group when the input ends, so that a command that neither reads nor writes ends too. What sshd
 # starts has a session, and so a group, of its own. The command's own input is empty.
@@ -44,192 +41,29 @@ _WATCHED = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Host:
-    """A host, and what a connection to it depends on beside."""
-
-    settings: SshHost
-    surroundings: Surroundings = field(compare=False)
-
-    @property
-    def id(self) -> str:
-        return self.settings.id
-
-
-class Transfers:
-    """How many bytes went to a host and came from it, in all and of late: what commands wrote and read."""
-
-    def __init__(self) -> None:
-        self.uploaded_bytes = 0
-        self.downloaded_bytes = 0
-        self._seconds: deque[tuple[int, int, int]] = deque(maxlen=TRANSFER_RATE_S + 1)
-
-    def add(self, up_bytes: int, down_bytes: int) -> None:
-        self.uploaded_bytes += up_bytes
-        self.downloaded_bytes += down_bytes
-        second = int(time.monotonic())
-        if self._seconds and self._seconds[-1][0] == second:
-            _, up_before, down_before = self._seconds.pop()
-            up_bytes, down_bytes = up_bytes + up_before, down_bytes + down_before
-        self._seconds.append((second, up_bytes, down_bytes))
-
-    def rates(self) -> tuple[int, int]:
-        """Bytes per second, up and down, over the last ``TRANSFER_RATE_S``."""
-        since = int(time.monotonic()) - TRANSFER_RATE_S
-        late = [entry for entry in self._seconds if entry[0] > since]
-        return sum(entry[1] for entry in late) // TRANSFER_RATE_S, sum(entry[2] for entry in late) // TRANSFER_RATE_S
-
-
-class Channels:
-    """Places for the channels of one connection, given in the order in which they were asked for."""
-
-    def __init__(self) -> None:
-        self.limit = MAX_CHANNELS
-        self.used = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
-
-    async def take(self) -> None:
-        if self.used < self.limit and not self._waiting:
-            self.used += 1
-            return
-        place = asyncio.get_running_loop().create_future()
-        self._waiting.append(place)
-        try:
-            await place
-        except asyncio.CancelledError:
-            if place.done() and not place.cancelled():
-                self.give()
-            else:
-                self._waiting.remove(place)
-            raise
-
-    def give(self) -> None:
-        """Give a place back, to the first that waits."""
-        self.used -= 1
-        while self._waiting and self.used < self.limit:
-            place = self._waiting.popleft()
-            if not place.done():
-                self.used += 1
-                place.set_result(None)
-
-    async def take_after_refusal(self) -> None:
-        """Give a place back that the host refused, since it takes fewer channels, and wait for one of those."""
-        self.limit = max(1, self.used - 1)
-        self.used -= 1
-        place = asyncio.get_running_loop().create_future()
-        self._waiting.appendleft(place)
-        try:
-            await place
-        except asyncio.CancelledError:
-            if place.done() and not place.cancelled():
-                self.give()
-            else:
-                self._waiting.remove(place)
-            raise
-
-
-class _Link:
-    """The connection to one host, if there is one, and what is kept of the host from one to the next."""
-
-    def __init__(self, host: Host) -> None:
-        self.host = host
-        self.passphrase: str | None = None
-        self.connection: asyncssh.SSHClientConnection | None = None
-        self.channels = Channels()
-        self.transfers = Transfers()
-        self.facts: dict[str, object] = {}
-        """What was found out about the host on this connection."""
-        self._given_up = False
-        self._connecting = asyncio.Lock()
-        self._idle: asyncio.TimerHandle | None = None
-
-    async def connected(self) -> asyncssh.SSHClientConnection:
-        """The connection, opened if there is none. ``ConnectionBroken`` after ``give_up``."""
-        async with self._connecting:
-            self._check_not_given_up()
-            if self.connection is None:
-                self.facts.clear()
-                made: list[asyncssh.SSHClientConnection] = []
-
-                def lost() -> None:
-                    if not made or self.connection is made[0]:
-                        self.connection = None
-
-                connection = await connect(self.host.settings, self.passphrase, self.host.surroundings, lost)
-                made.append(connection)
-                self.connection = connection
-                self._check_not_given_up()
-                self.channels.limit = MAX_CHANNELS
-                self.rest()
-            return self.connection
-
-    def rest(self) -> None:
-        """Close the connection if no channel is opened for ``IDLE_CONNECTION_S``."""
-        if self._idle is not None:
-            self._idle.cancel()
-        self._idle = asyncio.get_running_loop().call_later(IDLE_CONNECTION_S, self._close_if_idle)
-
-    def give_up(self) -> None:
-        """Close the connection for good, also one that is still being made."""
-        self._given_up = True
-        self.close()
-
-    def _check_not_given_up(self) -> None:
-        if self._given_up:
-            self.close()
-            raise ConnectionBroken("connection closed: the host was disconnected meanwhile")
-
-    def close(self) -> None:
-        if self._idle is not None:
-            self._idle.cancel()
-        connection, self.connection = self.connection, None
-        if connection is not None:
-            connection.close()
-
-    def _close_if_idle(self) -> None:
-        if self.channels.used == 0:
-            self.close()
-        else:
-            self.rest()
-
-
 class SshConnectionPool:
     """The connections to all hosts, by their ids. Everything here runs in the loop that it was made in."""
 
     def __init__(self) -> None:
-        self._links: dict[str, _Link] = {}
+        self._links: dict[str, Link] = {}
+        self._retired: list[Link] = []
+        """Of hosts whose settings have changed while something ran."""
+        self._transfers: dict[str, Transfers] = {}
 
     async def connect(self, host: Host, passphrase: str | None = None) -> None:
-        """Connect, if there is no connection. A passphrase is kept, for this process, until ``disconnect``."""
-        link = self._link(host)
-        if passphrase is not None and passphrase != link.passphrase:
-            link.passphrase = passphrase
-        await link.connected()
+        """Connect, if there is no connection. A passphrase that was good is kept, here alone, until ``disconnect``."""
+        await self._link(host).connected(passphrase)
 
     async def trust(self, host: Host, fingerprint: str) -> None:
-        """Trust the host, or the jump before it, if its key has exactly this fingerprint, and is not known yet.
-
-        ``HostKeyUnknown`` if its key is another one, ``HostKeyChanged`` if another one was trusted before.
-        """
-        with suppress(HostKeyTrusted):
-            connection = await connect(
-                host.settings, self._link(host).passphrase, host.surroundings, accepted=fingerprint
-            )
-            key = connection.get_server_host_key()
-            connection.close()
-            if key is None or key.get_fingerprint() != fingerprint:
-                place = connection.get_extra_info("host"), connection.get_extra_info("port")
-                shown = describe(*place, key) if key else {}
-                raise HostKeyUnknown(
-                    "host key verification failed: the host is trusted already, by another key: "
-                    f"{shown.get('fingerprint', 'none')}",
-                    **shown,
-                )
+        """Trust the host, or the jump before it, if its key has exactly this fingerprint. Raises as ``trust_key``."""
+        await trust_key(host.settings, self._link(host).passphrase, host.surroundings, fingerprint)
 
     def disconnect(self, host_id: str) -> None:
         """Close the connection and forget the passphrase. What runs on it fails."""
-        link = self._links.pop(host_id, None)
-        if link is not None:
+        links = [link for link in self._retired if link.host.id == host_id]
+        if host_id in self._links:
+            links.append(self._links.pop(host_id))
+        for link in links:
             link.give_up()
 
     def is_connected(self, host_id: str) -> bool:
@@ -238,8 +72,8 @@ class SshConnectionPool:
         return link is not None and link.connection is not None
 
     def transfers(self, host_id: str) -> Transfers:
-        link = self._links.get(host_id)
-        return link.transfers if link is not None else Transfers()
+        """What was sent and received since this process began, on all connections to the host."""
+        return self._transfers.setdefault(host_id, Transfers())
 
     def facts(self, host: Host) -> dict[str, object]:
         """What is known of the host, until its connection ends; for the caller to fill."""
@@ -248,46 +82,47 @@ class SshConnectionPool:
     async def open(self, host: Host, command: str, chunk_size: int = CHUNK_BYTES) -> RemoteProcess:
         """Start ``command``, a text for the host's login shell, of whatever kind that is. The caller closes it."""
         link = self._link(host)
-        process = RemoteProcess(chunk_size, link.transfers.add, link.channels.give)
-        await self._in_channel(link, lambda connection: _start(connection, process, command))
-        return process
+
+        async def start(connection: asyncssh.SSHClientConnection, place: Place) -> RemoteProcess:
+            def ended() -> None:
+                link.processes.discard(process)
+                place.give()
+
+            process = RemoteProcess(chunk_size, link.transfers.add, ended)
+            await connection.create_session(
+                lambda: process,
+                command,
+                encoding=None,
+                request_pty=False,
+                env=None,
+                send_env=None,
+                x11_forwarding=False,
+                window=CHANNEL_WINDOW_BYTES,
+                max_pktsize=CHUNK_BYTES,
+            )
+            if not process.has_ended:
+                link.processes.add(process)
+            return process
+
+        return await _in_channel(link, start, lambda process, _: process.close())
 
     @asynccontextmanager
     async def sftp(self, host: Host) -> AsyncGenerator[asyncssh.SFTPClient, None]:
         """An SFTP session on the host, in a channel of its own."""
         link = self._link(host)
-        client = await self._in_channel(link, lambda connection: connection.start_sftp_client())
+        place: Place | None = None
+
+        async def start(connection: asyncssh.SSHClientConnection, given: Place) -> asyncssh.SFTPClient:
+            nonlocal place
+            place = given
+            return await open_sftp(connection, link.transfers.add)
+
+        client = await _in_channel(link, start, _leave_sftp)
+        assert place is not None
         try:
             yield client
         finally:
-            client.exit()
-            link.channels.give()
-
-    async def _in_channel(self, link: _Link, begin: Callable[[asyncssh.SSHClientConnection], Awaitable[T]]) -> T:
-        """What ``begin`` opens, in a channel that there is a place for; the place is kept if it succeeds."""
-        await link.channels.take()
-        try:
-            while True:
-                connection = await link.connected()
-                try:
-                    begun = await begin(connection)
-                except asyncssh.ChannelOpenError as error:
-                    if error.code == OPEN_REQUEST_SESSION_FAILED:
-                        raise ConnectionBroken(f"connection closed before the command was confirmed: {error}") from None
-                    # A connection that has gone is opened anew: nothing has begun on the host.
-                    if link.connection is connection:
-                        if link.channels.used <= 1:
-                            raise ChannelRefused(f"ssh open channel failed: {error}") from None
-                        await link.channels.take_after_refusal()
-                else:
-                    link.rest()
-                    return begun
-        except asyncssh.Error as error:
-            link.channels.give()
-            raise ConnectionBroken(f"connection closed: {error}") from None
-        except BaseException:
-            link.channels.give()
-            raise
+            _leave_sftp(client, place)
 
     async def exec_streaming(
         self, host: Host, command: str, chunk_size: int = CHUNK_BYTES, idle_s: float = CHANNEL_IDLE_S
@@ -306,24 +141,96 @@ class SshConnectionPool:
 
     async def close(self) -> None:
         """Close every connection, and give each a moment to say so to its host."""
-        connections = [link.connection for link in self._links.values() if link.connection is not None]
-        for host_id in list(self._links):
+        links = [*self._links.values(), *self._retired]
+        connections = [link.connection for link in links if link.connection is not None]
+        for host_id in {link.host.id for link in links}:
             self.disconnect(host_id)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_S):
-                for connection in connections:
-                    await connection.wait_closed()
+        closing = [asyncio.ensure_future(connection.wait_closed()) for connection in connections]
+        if closing:
+            _, late = await asyncio.wait(closing, timeout=CLOSE_S)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
-    def _link(self, host: Host) -> _Link:
+    def _link(self, host: Host) -> Link:
         link = self._links.get(host.id)
-        if link is not None and link.host.settings != host.settings:
-            # It was changed since; what runs on the old connection may end on it.
-            passphrase, link = link.passphrase, None
-            self._links[host.id] = _Link(host)
-            self._links[host.id].passphrase = passphrase
-        if link is None:
-            link = self._links.setdefault(host.id, _Link(host))
-        return link
+        if link is not None and link.host.settings == host.settings:
+            link.host = host
+            return link
+        made = Link(host, self.transfers(host.id), link.passphrase if link is not None else None)
+        self._links[host.id] = made
+        if link is not None:
+            # What runs on the old connection may end on it.
+            link.retire()
+            self._retired = [old for old in [*self._retired, link] if not old.is_over]
+        return made
+
+
+async def _in_channel(
+    link: Link,
+    begin: Callable[[asyncssh.SSHClientConnection, Place], Coroutine[Any, Any, T]],
+    leave: Callable[[T, Place], None],
+) -> T:
+    """What ``begin`` opens, in a channel that there is a place for, which is then the caller's to give back.
+
+    If this is cancelled while the channel is being opened, it is left as soon as it is open.
+    """
+    place = await link.channels.take()
+    is_second = False
+    refused_until_s = None
+    loop = asyncio.get_running_loop()
+    opening: asyncio.Future[T] | None = None
+    try:
+        while True:
+            connection = await link.connected()
+            opening = asyncio.ensure_future(begin(connection, place))
+            try:
+                return await asyncio.shield(opening)
+            except asyncssh.ChannelOpenError as error:
+                opening = None
+                is_gone = link.connection is not connection
+                if error.code == OPEN_REQUEST_SESSION_FAILED and not is_gone:
+                    raise RemoteFailed(f"the host doesn't do what it was asked for: {error}") from None
+                if is_gone and (is_second or error.code == OPEN_REQUEST_SESSION_FAILED):
+                    raise ConnectionBroken(f"connection closed before the command was confirmed: {error}") from None
+                if is_gone:
+                    # Nothing has begun on the host.
+                    is_second = True
+                elif link.channels.used > 1:
+                    await place.take_again()
+                elif refused_until_s is None or loop.time() < refused_until_s:
+                    refused_until_s = refused_until_s or loop.time() + REFUSED_S
+                    await asyncio.sleep(REFUSED_POLL_S)
+                else:
+                    raise ChannelRefused(f"ssh open channel failed: {error}") from None
+    except asyncio.CancelledError:
+        if opening is not None:
+            opening.add_done_callback(partial(_leave, place, leave))
+        else:
+            place.give()
+        raise
+    except asyncssh.Error as error:
+        place.give()
+        raise ConnectionBroken(f"connection closed: {error}") from None
+    except OSError as error:
+        place.give()
+        # Of the link itself; that a connection can't be made is told in another way.
+        raise ConnectionBroken(f"connection closed: {describe_os_error(error)}") from None
+    except BaseException:
+        place.give()
+        raise
+
+
+def _leave(place: Place, leave: Callable[[T, Place], None], opening: asyncio.Future[T]) -> None:
+    if opening.cancelled() or opening.exception() is not None:
+        place.give()
+    else:
+        leave(opening.result(), place)
+
+
+def _leave_sftp(client: asyncssh.SFTPClient, place: Place) -> None:
+    client.exit()
+    place.give()
 
 
 _NOT_QUOTABLE = re.compile(r"[\n\r\0]|!(?! )|\\(?=[\\']|$)")
@@ -338,27 +245,3 @@ def quoted(text: str) -> str:
     if _NOT_QUOTABLE.search(text):
         raise ValueError("the text can't be quoted for every shell")
     return "'" + text.replace("'", "'\"'\"'") + "'"
-
-
-async def _start(connection: asyncssh.SSHClientConnection, process: RemoteProcess, command: str) -> None:
-    """Open a channel and run ``command`` in it; if that is cancelled, the channel is closed as soon as it is open."""
-    opening = asyncio.ensure_future(
-        connection.create_session(
-            lambda: process,
-            command,
-            encoding=None,
-            request_pty=False,
-            env=None,
-            send_env=None,
-            x11_forwarding=False,
-            window=CHANNEL_WINDOW_BYTES,
-            max_pktsize=CHUNK_BYTES,
-        )
-    )
-    try:
-        await asyncio.shield(opening)
-    except asyncio.CancelledError:
-        opening.add_done_callback(
-            lambda done: process.close() if not done.cancelled() and not done.exception() else None
-        )
-        raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import asyncssh
 from asyncssh.sftp import start_sftp_client
@@ -22,8 +22,8 @@ async def open_sftp(connection: asyncssh.SSHClientConnection, moved: Moved) -> a
             connection,
             asyncio.get_running_loop(),
             "strict",
-            _CountedReader(reader, moved),
-            _CountedWriter(writer, moved),
+            cast("asyncssh.SSHReader[bytes]", _CountedReader(reader, moved)),
+            cast("asyncssh.SSHWriter[bytes]", _CountedWriter(writer, moved)),
             "utf-8",
             "strict",
             3,

@@ -23,8 +23,9 @@ def in_steps(
             try:
                 return future.result(STEP_MS / 1000)
             except TimeoutError:
+                # It may be the work's own, or have come to an end just after the wait for it did.
                 if future.done():
-                    raise
+                    return future.result()
             yield None
     except BaseException:
         future.cancel()

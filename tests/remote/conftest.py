@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sidecar.remote.pool import SshConnectionPool
+from tests.client import eventually
+from tests.remote.pools import Here
 from tests.remote.slow_link import DistantSshd
 from tests.remote.sshd import Sshd
 
@@ -46,3 +51,24 @@ def slow_link() -> Iterator[Callable[..., DistantSshd]]:
             return hosts.enter_context(DistantSshd(**options))
 
         yield make
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Here:
+    """A user's home with nothing in it, which is that of this process too."""
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    return Here(home)
+
+
+@pytest.fixture
+async def pool() -> AsyncIterator[SshConnectionPool]:
+    """Connections that are closed with the test, which fails if anything of them is left in the loop."""
+    pool = SshConnectionPool()
+    yield pool
+    await pool.close()
+    own = asyncio.current_task()
+    # What ends a task here may need another turn of the loop.
+    await eventually(lambda: asyncio.all_tasks() == {own}, "no task is left")
