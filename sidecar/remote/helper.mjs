@@ -32,6 +32,7 @@ const REMOVAL_ENDS_WITHIN_MS = 5_000;
 const FINISH_MS = 1_000;
 const BEAT_MS = 700;
 const LOOK_MS = 100;
+const RETRY_MS = 2;
 const FLUSH_MS = 20;
 const FLUSH_BYTES = 32 * 1024;
 
@@ -227,7 +228,8 @@ const STOP = 2;
 const DONE = 3;
 const INPUT_ENDED = 4;
 const ENDING = 5;
-const shared = new Int32Array(new SharedArrayBuffer(6 * Int32Array.BYTES_PER_ELEMENT));
+const HANDED_OVER = 6;
+const shared = new Int32Array(new SharedArrayBuffer(7 * Int32Array.BYTES_PER_ELEMENT));
 const nap = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT));
 
 const sleep = (ms) => Atomics.wait(nap, 0, 0, ms);
@@ -236,7 +238,7 @@ const isStopAsked = () => Atomics.load(shared, STOP) === 1;
 /** Runs in the worker, by its text alone: nothing from outside it but what it is given. */
 function watch() {
     const fs = require("node:fs");
-    const { workerData } = require("node:worker_threads");
+    const { parentPort, workerData } = require("node:worker_threads");
     const { shared, place, folder, mayFinish, limits, startedAt } = workerData;
     const beat = Buffer.from('["beat"]\n');
     const input = Buffer.alloc(4096);
@@ -251,11 +253,21 @@ function watch() {
         }
     }
 
+    function tell(what, value) {
+        Atomics.store(shared, what, value);
+        Atomics.notify(shared, what);
+    }
+
+    /** What is being written may never be: nobody waits for it any more. */
+    function askToStop() {
+        tell(place.STOP, 1);
+        tell(place.HANDED_OVER, 0);
+    }
+
     function onInputEnd() {
-        Atomics.store(shared, place.INPUT_ENDED, 1);
-        Atomics.notify(shared, place.INPUT_ENDED);
+        tell(place.INPUT_ENDED, 1);
         if (mayFinish && !Atomics.load(shared, place.DONE)) {
-            Atomics.store(shared, place.STOP, 1);
+            askToStop();
             setTimeout(end, limits.removalMs);
         } else if (Atomics.load(shared, place.DONE)) {
             setTimeout(end, limits.finishMs);
@@ -279,16 +291,31 @@ function watch() {
 
     function sayThatWeLive() {
         const isSilent = Date.now() - startedAt - Atomics.load(shared, place.WRITTEN_AT) >= limits.beatMs;
-        if (isSilent && Atomics.compareExchange(shared, place.WRITING, 0, 1) === 0) {
+        const isWanted = isSilent && !Atomics.load(shared, place.DONE);
+        if (isWanted && Atomics.compareExchange(shared, place.WRITING, 0, 1) === 0) {
             fs.write(1, beat, () => {
                 Atomics.store(shared, place.WRITTEN_AT, Date.now() - startedAt);
-                Atomics.store(shared, place.WRITING, 0);
-                Atomics.notify(shared, place.WRITING);
+                tell(place.WRITING, 0);
             });
         }
     }
 
+    function write(data) {
+        fs.write(1, data, (error, count) => {
+            if (error?.code === "EAGAIN") {
+                setTimeout(write, limits.retryMs, data);
+            } else if (error) {
+                askToStop();
+            } else if (count < data.length) {
+                write(data.subarray(count));
+            } else {
+                tell(place.HANDED_OVER, 0);
+            }
+        });
+    }
+
     listen();
+    parentPort.on("message", write);
     setInterval(() => {
         if (Date.now() - heardAt >= limits.leaseMs) {
             end();
@@ -302,7 +329,9 @@ class Output {
     #startedAt = Date.now();
     #pending = "";
     #pendingSince = 0;
-    #isLost = false;
+    #mayFinish = false;
+    #worker;
+    isLost = false;
 
     /** From now on the process ends with its input, or with its lease. */
     startWatch(folder, mayFinish) {
@@ -312,13 +341,15 @@ class Output {
             finishMs: FINISH_MS,
             beatMs: BEAT_MS,
             lookMs: LOOK_MS,
+            retryMs: RETRY_MS,
         };
-        const place = { WRITING, WRITTEN_AT, STOP, DONE, INPUT_ENDED, ENDING };
+        const place = { WRITING, WRITTEN_AT, STOP, DONE, INPUT_ENDED, ENDING, HANDED_OVER };
         const workerData = { shared, place, folder, mayFinish, limits, startedAt: this.#startedAt };
-        this.mayFinish = mayFinish;
+        this.#mayFinish = mayFinish;
         // Nothing may be written before the sentinel, and it is we who write that.
         Atomics.store(shared, WRITTEN_AT, 0x7fffffff);
-        new Worker(`(${watch})()`, { eval: true, workerData }).unref();
+        this.#worker = new Worker(`(${watch})()`, { eval: true, workerData });
+        this.#worker.unref();
     }
 
     begin(nonce) {
@@ -372,20 +403,33 @@ class Output {
     }
 
     #writeAll(data) {
-        for (let place = 0; place < data.length && !this.#isLost;) {
+        if (this.#mayFinish) {
+            this.#handOver(data);
+            return;
+        }
+        for (let place = 0; place < data.length;) {
             try {
                 place += fs.writeSync(1, data, place);
             } catch (error) {
-                if (error.code === "EAGAIN") {
-                    sleep(2);
-                } else if (this.mayFinish) {
-                    this.#isLost = true;
-                    Atomics.store(shared, STOP, 1);
-                } else {
+                if (error.code !== "EAGAIN") {
                     endNow();
                 }
+                sleep(RETRY_MS);
             }
         }
+    }
+
+    /** Have the worker write, so that we need not wait for a reader who has stopped when there is something to finish. */
+    #handOver(data) {
+        if (this.isLost) {
+            return;
+        }
+        Atomics.store(shared, HANDED_OVER, 1);
+        this.#worker.postMessage(data);
+        while (Atomics.load(shared, HANDED_OVER) === 1 && !isStopAsked()) {
+            Atomics.wait(shared, HANDED_OVER, 1, LOOK_MS);
+        }
+        this.isLost = isStopAsked();
     }
 }
 
@@ -424,7 +468,8 @@ function finish() {
     Atomics.store(shared, DONE, 1);
     out.flush();
     Atomics.wait(shared, INPUT_ENDED, 0, FINISH_MS);
-    if (Atomics.load(shared, INPUT_ENDED) === 1) {
+    // An exit would wait for a write, too, that nobody takes.
+    if (Atomics.load(shared, INPUT_ENDED) === 1 && !out.isLost) {
         process.exit(0);
     }
     endNow();

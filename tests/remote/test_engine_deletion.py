@@ -474,12 +474,9 @@ def first_removed(run: Run) -> Iterator[Any]:
 
 
 def test_a_removal_that_nobody_listens_to_ends_between_two_sessions_and_finishes_the_index(
-    engine: Engine, tmp_path: Path, request: pytest.FixtureRequest
+    engine: Engine, tmp_path: Path
 ) -> None:
     """Its output is not read, so that it stands still in the middle, and then ends with its input."""
-    if engine.name == "node":
-        unfinished = "it is killed after 5 s while it still waits for the reader, and its index is not rewritten"
-        request.applymarker(pytest.mark.xfail(reason=unfinished, strict=True))
     agent, sessions = many(tmp_path, 20_000)
     with Run(engine, request_for("remove", tmp_path, agentId="main", sessions=sessions)) as run:
         assert next(first_removed(run)).items == ["removed", 0, 1, True]

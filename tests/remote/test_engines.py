@@ -39,7 +39,7 @@ from tests.integration.test_live_sqlite import ROW_BYTES, closed_agent, writer
 from tests.integration.test_store_contract import DELETED, RESET, STORES, entry_of, in_files, transcripts
 from tests.remote import engine as engines
 from tests.remote.engine import DEADLINE_S, Engine, Run, request_for, told
-from tests.sqlite_trees import Archive, Session, SqliteAgent, open_database, stream_compressed
+from tests.sqlite_trees import Archive, Session, SqliteAgent, cold_archive, open_database, stream_compressed
 from tests.transcripts.sample_home import write_sample_home
 from tests.unit.strategies import BLANKS, GARBAGE, entries, mutations, values
 
@@ -266,7 +266,18 @@ def hostile_names(home: Path) -> None:
         "\ufffdff".encode(),
         "\ufffd".encode(),
     ]
-    names += ["é".encode(), "\U0001f642".encode(), b"\xed\xa0\xbd", b"x\x80.y", b" ", b"..jsonl", b"%41", b"a\\b"]
+    names += [
+        b"a",
+        b"a-b",
+        "é".encode(),
+        "\U0001f642".encode(),
+        b"\xed\xa0\xbd",
+        b"x\x80.y",
+        b" ",
+        b"..jsonl",
+        b"%41",
+        b"a\\b",
+    ]
     for name in names:
         for path in (name + b".jsonl", name + b".jsonl.lock", name + b".jsonl." + RESET[6:].encode()):
             _write(sessions, path, text)
@@ -322,6 +333,19 @@ def odd_databases(home: Path) -> None:
         for statement in statements:
             agent.connection.execute(statement)
         agent.close()
+    for name, (old, new) in ODD_RECORDS.items():
+        with_odd_record(home / "agents" / name, old, new)
+
+
+def with_odd_record(folder: Path, old: bytes, new: bytes) -> None:
+    """An agent with a session in cold storage, in whose records something was replaced."""
+    session = Session("c", transcripts()["s1"], {"updatedAt": 5}, "sqlite")
+    agent = SqliteAgent(folder, 23, [session])
+    text = zstandard.ZstdDecompressor().stream_reader(cold_archive(session)).read()
+    assert text != text.replace(old, new)
+    blob = stream_compressed(text.replace(old, new))
+    agent.connection.execute("UPDATE session_transcript_cold_archives SET archive_blob = ?", [blob])
+    agent.close()
 
 
 _LOOSE = """
@@ -330,7 +354,10 @@ CREATE TABLE transcript_events (session_id, seq, event_json, created_at, event_z
 ODD_TABLES = {
     "no columns": ["ALTER TABLE transcript_events DROP COLUMN created_at"],
     "neither": ["UPDATE transcript_events SET event_json = NULL, event_zstd = NULL WHERE seq = 3"],
-    "line feeds": [r"UPDATE transcript_events SET event_json = char(10) || event_json || char(10), event_zstd = NULL"],
+    "line feeds": [
+        "UPDATE transcript_events SET event_json = replace(event_json, ',', ',' || char(10)) || char(10)"
+        " WHERE event_json IS NOT NULL"
+    ],
     "numbers": [
         "ALTER TABLE transcript_events RENAME TO old",
         _LOOSE,
@@ -348,6 +375,14 @@ ODD_TABLES = {
         "PRAGMA writable_schema = ON",
         "UPDATE sqlite_schema SET sql = replace(sql, '''zstd''))', '''lz4''))') WHERE name LIKE '%archives'",
     ],
+}
+
+ODD_RECORDS = {
+    "cold and invalid": (b'"event_json":"{', b'"event_json":"\xff{'),
+    "cold without a header": (b'{"kind":"header"', b'{"kind":"footer"'),
+    "cold without kinds": (b'{"kind":"index"', b'{"sort":"index"'),
+    "cold and torn": (b'{"kind":"active"', b'{"kind":"active'),
+    "cold and blank": (b'{"kind":"active"', b'\n{"kind":"active"'),
 }
 
 TREES: dict[str, Callable[[Path], None]] = {
@@ -387,8 +422,22 @@ def test_a_session_with_a_damaged_frame_is_a_failed_item_and_the_others_are_whol
     agents, failures = analysed(EngineHome(engine, tmp_path))
     agents_here, failures_here = analysed(LocalHome(str(tmp_path)))
     assert agents == agents_here
-    assert [path for path, _ in failures] == [path for path, _ in failures_here] == [f"{agent.path}#s1"]
-    assert "the compressed data" in failures[0][1]
+    ((path, told_), (path_here, told_here)) = failures[0], failures_here[0]
+    assert path == path_here == f"{agent.path}#s1"
+    # A frame that came by itself is read as a stream, which has other words for what is wrong with it.
+    row, what, _ = told_.partition(" of the session can't be decoded: the compressed data ")
+    assert (row, what) == told_here.partition(what)[:2]
+    assert what
+    assert len(failures) == len(failures_here) == 1
+
+
+@pytest.mark.parametrize(("old", "new"), [(b'"hello"', b'"\\ud83d"'), (b'{"text":"hello"', b'{"seq":"hello"')])
+def test_node_leaves_cold_storage_that_is_refused_here_to_be_refused_here(
+    old: bytes, new: bytes, tmp_path: Path
+) -> None:
+    with_odd_record(tmp_path / "agents" / "main", old, new)
+    assert_same(engines.node(), tmp_path)
+    assert analysed(LocalHome(str(tmp_path)))[1]
 
 
 def test_a_home_that_is_not_there_has_no_agents_and_one_that_is_no_folder_is_an_error(
@@ -454,6 +503,7 @@ LINES = {
     "deep": b'{"type":"message","message":{"role":"user","content":' + b"[" * 100_000 + b"]" * 100_000 + b"}}\n",
     "wide": b'{"type":"message","message":{"role":"user","content":[' + b"[]," * 5_000 + b"[]]}}\n",
     "two of one key": b'{"type":"session","type":"message","message":{"role":"user","role":"assistant"}}\n',
+    "no message": b'{"type":"message"}\n{"type":"message","message":null}\n{"type":"message","message":[]}\n',
     "prototypes": b'{"__proto__":{"type":"message"},"constructor":1}\n{"type":"message","message":"x","timestamp":7}\n',
     "images": MESSAGE.replace(b'"%s"}}', b'[{"type":"image","data":"%s"},{"type":"text","text":"a"},7,{"text":5}]}}')
     % (1, b"t", b"A" * 100_000),
