@@ -315,7 +315,9 @@ def _proxy_command(attempt: _Attempt) -> list[str] | tuple[()]:
     command = attempt.config.get("ProxyCommand")
     if command is None or os.name == "nt":
         return ()
-    return [attempt.surroundings.environ.get("SHELL") or "/bin/sh", "-c", f"exec {command}"]
+    shell = attempt.surroundings.environ.get("SHELL") or "/bin/sh"
+    # To asyncssh a connection has gone when stderr is closed, which is no reason for a command that sends it elsewhere.
+    return ["/bin/sh", "-c", 'exec "$0" -c "$1" 9>&2', shell, f"exec {command}"]
 
 
 def _load_keys(hop: _Hop, config: SSHClientConfig, surroundings: Surroundings) -> Keys:

@@ -46,7 +46,7 @@ async def start_engine(pool: SshConnectionPool, host: Host, request: Mapping[str
         process = await pool.open(host, means.program.command)
         return ProgramRun(process, _script(means.program), msgspec.json.encode(request))
     # Hosts that have a program need none of what reads sessions over SFTP.
-    from sidecar.remote.sftp_engine import SftpRun
+    from sidecar.remote.sftp.engine import SftpRun
 
     return SftpRun(partial(pool.sftp, host), request)
 

@@ -240,6 +240,7 @@ class Output:
         self.finishes = False
         self.is_over = False
         """Whether the input has ended; set only while the process ``finishes``."""
+        self.watchdog: Watchdog | None = None
         self._descriptor = descriptor
         self._waiting = bytearray()
         self._waiting_since_s = 0.0
@@ -312,6 +313,16 @@ class Output:
                     self.is_over = True
                     return
         self._written_at_s = time.monotonic()
+        # Here, since this is done at least once a second.
+        if self.watchdog is not None and not self.watchdog.is_there:
+            self._go_unwatched(self.watchdog)
+
+    def _go_unwatched(self, watchdog: Watchdog) -> None:
+        """Nobody would end this process any more."""
+        self.is_over = True
+        if not self.finishes:
+            watchdog.remove()
+            os._exit(1)
 
     def _may_write(self) -> bool:
         """Wait for the reader, but not for one who has gone while we finish."""
@@ -322,67 +333,94 @@ class Output:
 
 
 class Watchdog:
-    """A process that kills this one when the input ends, or brings nothing for ``LEASE_S``.
+    """What a worker knows of the process that watches over it: its parent, which ends it and removes what it leaves."""
 
-    A process and not a thread, since what reads a line of 200 MB or steps a query lets no thread of Python's run for
-    seconds; and it removes what this one would leave behind, however it ends. It ends with this one: by the pipe
-    between the two, which closes itself.
-    """
+    def __init__(self, pid: int, pipe: int) -> None:
+        self._pid = pid
+        self._pipe = pipe
+        self._folders: list[bytes] = []
 
-    def __init__(self, output: Output) -> None:
-        worker = os.getpid()
-        ours, self._pipe = os.pipe()
-        signal.signal(signal.SIGCHLD, partial(_unwatched, output))
-        signal.signal(signal.SIGUSR1, partial(_input_ended, output))
-        if os.fork() == 0:
-            try:
-                os.close(self._pipe)
-                _watch(worker, ours, output.finishes)
-            finally:
-                os._exit(0)
-        os.close(ours)
+    @property
+    def is_there(self) -> bool:
+        """Whether there is still somebody who would end this process."""
+        return os.getppid() == self._pid
 
     def remove_at_end(self, folder: bytes) -> None:
         """Have a folder, which is yet to be made, removed at the end."""
+        self._folders.append(folder)
         os.write(self._pipe, folder + b"\0")
+
+    def remove(self) -> None:
+        """Do that, for one who has gone."""
+        for folder in self._folders:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def let_end(self) -> None:
         """Call before the last output: who has it may end the input, and this process is not to be killed for that."""
         os.write(self._pipe, b"\0\0")
 
 
-def _unwatched(output: Output, *_: Any) -> None:
-    """Nothing would end this process any more."""
-    _input_ended(output)
-    if not output.finishes:
-        os._exit(1)
+def watched(output: Output, work: Callable[[Watchdog], None]) -> int:
+    """Do ``work`` in a process that is killed when the input ends, or brings nothing for ``LEASE_S``; its exit status.
+
+    A process and not a thread watches, since what parses a line or steps a query may let no thread of Python's run for
+    seconds; and it removes what the other leaves, however that ends. It is the one that was started from outside, so
+    that it reaps the other: where nobody takes in orphans, in many a container, each would stay for ever.
+    """
+    ours, theirs = os.pipe()
+    signal.signal(signal.SIGUSR1, partial(_input_ended, output))
+    watchdog = Watchdog(os.getpid(), theirs)
+    worker = os.fork()
+    if worker == 0:
+        status = 1
+        try:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.close(ours)
+            output.watchdog = watchdog
+            work(watchdog)
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    os.close(theirs)
+    signal.alarm(0)
+    return _watch(worker, ours, output.finishes)
 
 
 def _input_ended(output: Output, *_: Any) -> None:
     output.is_over = True
 
 
-def _watch(worker: int, pipe: int, finishes: bool) -> None:
-    for descriptor in (1, 2):
-        os.close(descriptor)
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # or nobody would remove the folders
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+def _told_to_end(*_: Any) -> NoReturn:
+    raise SystemExit
+
+
+def _watch(worker: int, pipe: int, finishes: bool) -> int:
+    """Wait for the end of the worker, or end it; how it ended."""
     messages = bytearray()
     try:
-        if _worker_outlives_input(pipe, messages):
-            if messages.endswith(b"\0\0"):
-                _ends_within(END_S, pipe, messages)
-            elif finishes and os.getppid() == worker:
-                os.kill(worker, signal.SIGUSR1)
-                _ends_within(FINISH_S, pipe, messages)
-            if os.getppid() == worker:
-                os.kill(worker, signal.SIGKILL)
+        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _told_to_end)
+        for descriptor in (1, 2):
+            os.close(descriptor)
+        if not _worker_outlives_input(pipe, messages):
+            pass
+        elif messages.endswith(b"\0\0"):
             _ends_within(END_S, pipe, messages)
+        elif finishes:
+            os.kill(worker, signal.SIGUSR1)
+            _ends_within(FINISH_S, pipe, messages)
+    except SystemExit:
+        pass
     finally:
+        # It may have ended, but its number is its own until it is reaped.
+        os.kill(worker, signal.SIGKILL)
+        _, status = os.waitpid(worker, 0)
         for folder in messages.split(b"\0"):
             if folder:
                 shutil.rmtree(bytes(folder), ignore_errors=True)
+    return os.WEXITSTATUS(status) if os.WIFEXITED(status) else 1
 
 
 def _worker_outlives_input(pipe: int, messages: bytearray) -> bool:
@@ -1138,14 +1176,15 @@ class Tally:
         """Count whole lines."""
         self.size_bytes += lines.end - lines.start
         for entry in entries(lines, tick):
-            self._count(entry)
+            self.count(entry)
 
     def skip(self, skipped: Skipped) -> None:
         """Count lines that nobody has read."""
         self.skipped_lines += skipped.lines
         self.size_bytes += skipped.size_bytes
 
-    def _count(self, entry: dict[str, Any] | None) -> None:
+    def count(self, entry: dict[str, Any] | None) -> None:
+        """Count one entry, or a line that is none."""
         if entry is None:
             self.skipped_lines += 1
             return
@@ -3360,14 +3399,9 @@ def read_request() -> dict[str, Any] | None:
     return request
 
 
-def answer(request: dict[str, Any], output: Output) -> None:
+def answer(request: dict[str, Any], output: Output, watchdog: Watchdog) -> None:
     """Do what is asked for, and say how it ended."""
-    output.finishes = request["op"] == "remove"
-    output.add(f"\nclawpal-helper {request['nonce']}\n".encode())
-    watchdog = None
     try:
-        watchdog = Watchdog(output)
-        signal.alarm(0)
         _do(request, output, watchdog)
         end: list[Any] = ["end"]
     except FAULTS as error:
@@ -3375,8 +3409,7 @@ def answer(request: dict[str, Any], output: Output) -> None:
     except Exception as error:  # a fault of ours: the traceback is for the log
         traceback.print_exc()
         end = ["fail", None, None, f"the helper failed: {type(error).__name__}", "remote_failed"]
-    if watchdog is not None:
-        watchdog.let_end()
+    watchdog.let_end()
     if not output.is_over:
         output.say(*end)
     output.flush()
@@ -3402,8 +3435,16 @@ def main() -> None:
     request = read_request()
     if request is None or not re.fullmatch("[0-9a-f]+", request["nonce"]) or request["op"] not in OPS:
         os._exit(1)
-    answer(request, Output(1))
-    os._exit(0)
+    output = Output(1)
+    output.finishes = request["op"] == "remove"
+    output.add(f"\nclawpal-helper {request['nonce']}\n".encode())
+    try:
+        status = watched(output, partial(answer, request, output))
+    except OSError as error:  # no process could be made
+        output.say("fail", *told(error), None)
+        output.flush()
+        status = 0
+    os._exit(status)
 
 
 if __name__ == "__main__":

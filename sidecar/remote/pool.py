@@ -27,7 +27,7 @@ from sidecar.limits import (
 from sidecar.remote.connect import trust_key
 from sidecar.remote.links import Host, Link, Place, Transfers
 from sidecar.remote.process import RemoteProcess
-from sidecar.remote.sftp_session import open_sftp
+from sidecar.remote.sftp.session import open_sftp
 
 __all__ = ["Host", "SshConnectionPool", "quoted"]
 

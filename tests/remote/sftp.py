@@ -15,7 +15,7 @@ import asyncssh
 
 from sidecar.remote.home import RemoteHome
 from sidecar.remote.records import Record, RecordReader
-from sidecar.remote.sftp_engine import OpenSftp, SftpRun
+from sidecar.remote.sftp.engine import OpenSftp, SftpRun
 from tests.remote.sshd import Sshd
 from tests.remote.test_sshd import connected
 

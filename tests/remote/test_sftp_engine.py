@@ -23,14 +23,14 @@ from hypothesis import strategies as st
 from sidecar.core.blocks import RecordBlocks
 from sidecar.errors import ConnectionBroken, HomeUnknown, HostKeyUnknown, HostTimedOut
 from sidecar.limits import BLOCK_BYTES, MIB
-from sidecar.remote import sftp_engine
 from sidecar.remote.connect import Surroundings
 from sidecar.remote.hosts import SshHost
 from sidecar.remote.pool import Host, SshConnectionPool
-from sidecar.remote.sftp_engine import SftpRun
-from sidecar.remote.sftp_flow import Room, in_order
-from sidecar.remote.sftp_home import DATABASE_UNREAD
-from sidecar.remote.sftp_text import ArrivingText
+from sidecar.remote.sftp import engine
+from sidecar.remote.sftp.engine import SftpRun
+from sidecar.remote.sftp.flow import Room, in_order
+from sidecar.remote.sftp.home import DATABASE_UNREAD
+from sidecar.remote.sftp.text import ArrivingText
 from sidecar.stores.home import LocalHome
 from sidecar.stores.locations import ActivePaths
 from tests.client import WITHIN_S, eventually
@@ -516,7 +516,7 @@ class TestItsEnd:
     async def test_a_host_that_stands_still_for_long_has_timed_out(
         self, make_sshd: Callable[..., Sshd], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(sftp_engine, "CHANNEL_IDLE_S", 1.0)
+        monkeypatch.setattr(engine, "CHANNEL_IDLE_S", 1.0)
         host = make_sshd()
         in_files(host.home / ".openclaw" / "agents" / "main", {"s": MESSAGE})
         async with connected(host) as connection:

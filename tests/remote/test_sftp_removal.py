@@ -18,9 +18,9 @@ import msgspec
 import pytest
 
 from sidecar.limits import LOCK_STALE_S
-from sidecar.remote import sftp_locks
 from sidecar.remote.records import Record
-from sidecar.remote.sftp_engine import SftpRun
+from sidecar.remote.sftp import locks
+from sidecar.remote.sftp.engine import SftpRun
 from tests.client import eventually
 from tests.integration.test_store_contract import entry_of
 from tests.remote.sftp import Link, link_to, meddling, named, once, records_of, request_for
@@ -177,7 +177,7 @@ class TestLocks:
         write_lock(folder / "a.jsonl.lock", 60)
         ahead_s = time.time() + 10 * LOCK_STALE_S
 
-        monkeypatch.setattr(sftp_locks, "time", SimpleNamespace(time=lambda: ahead_s, monotonic=time.monotonic))
+        monkeypatch.setattr(locks, "time", SimpleNamespace(time=lambda: ahead_s, monotonic=time.monotonic))
         assert removed(link, home, whole("a"))[0].name == "locked"
 
     def test_the_index_waits_for_openclaws_lock(self, link: Link, home: Path) -> None:
@@ -201,7 +201,7 @@ class TestLocks:
     def test_an_index_whose_lock_is_held_for_long_keeps_its_entries(
         self, link: Link, home: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(sftp_locks, "INDEX_LOCK_WAIT_S", 0.1)
+        monkeypatch.setattr(locks, "INDEX_LOCK_WAIT_S", 0.1)
         folder = sessions_in(home, "a")
         write_lock(folder / "sessions.json.lock", 1, '{"pid":7}')
         records = removed(link, home, whole("a"))
@@ -406,7 +406,7 @@ class TestItsEnd:
     async def test_closed_while_the_host_stands_still_it_ends_in_bounded_time(
         self, make_sshd: Callable[..., Sshd], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("sidecar.remote.sftp_engine.REMOVAL_ENDS_WITHIN_S", 0.2)
+        monkeypatch.setattr("sidecar.remote.sftp.engine.REMOVAL_ENDS_WITHIN_S", 0.2)
         host = make_sshd()
         home = host.home / ".openclaw"
         sessions_in(home, "a")

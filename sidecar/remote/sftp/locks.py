@@ -20,7 +20,7 @@ import msgspec
 from sidecar.core.transcript import REJECTED
 from sidecar.errors import SourceUnreadable
 from sidecar.limits import INDEX_LOCK_POLL_S, INDEX_LOCK_WAIT_S, LOCK_STALE_S, MAX_LOCK_BYTES
-from sidecar.remote.sftp_files import HostFile, HostFiles
+from sidecar.remote.sftp.files import HostFile, HostFiles
 from sidecar.stores.index_rewrite import INDEX_NAME
 
 _LOCK_NAME = INDEX_NAME + ".lock"

@@ -21,8 +21,8 @@ from asyncssh.sftp import SFTPAttrs, SFTPClient, SFTPClientFile, SFTPName
 
 from sidecar.errors import SourceUnreadable
 from sidecar.limits import MAX_LINKS, SFTP_READ_BYTES, SFTP_READS_AHEAD
-from sidecar.remote.sftp_errors import as_os_error, os_error
-from sidecar.remote.sftp_flow import in_order
+from sidecar.remote.sftp.errors import as_os_error, os_error
+from sidecar.remote.sftp.flow import in_order
 
 T = TypeVar("T")
 

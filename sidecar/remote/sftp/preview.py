@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import aclosing
 
 from sidecar.errors import SourceUnreadable
-from sidecar.remote.sftp_files import HostFiles, is_file, is_link
-from sidecar.remote.sftp_home import DATABASE_UNREAD, has_database
-from sidecar.remote.sftp_output import Output
-from sidecar.remote.sftp_sessions import ALL_FOLDERS, SUFFIX, Archive, as_place, may_lead_to_file
-from sidecar.remote.sftp_text import ArrivingText, is_compressed
+from sidecar.remote.sftp.files import HostFiles, is_file, is_link
+from sidecar.remote.sftp.home import DATABASE_UNREAD, has_database
+from sidecar.remote.sftp.output import Output
+from sidecar.remote.sftp.sessions import ALL_FOLDERS, SUFFIX, Archive, as_place, may_lead_to_file
+from sidecar.remote.sftp.text import ArrivingText, is_compressed
 from sidecar.stores.jsonl import LIVE_FOLDER
 from sidecar.stores.locations import AgentFolder
 from sidecar.stores.session_names import is_transcript

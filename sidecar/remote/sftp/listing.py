@@ -10,9 +10,9 @@ from asyncssh.sftp import SFTPAttrs
 
 from sidecar.core.analysis import Kind
 from sidecar.errors import SourceUnreadable
-from sidecar.remote.sftp_files import HostFiles, is_file, is_folder, is_link
-from sidecar.remote.sftp_home import DATABASE, DATABASE_UNREAD, has_database
-from sidecar.remote.sftp_output import Output, told
+from sidecar.remote.sftp.files import HostFiles, is_file, is_folder, is_link
+from sidecar.remote.sftp.home import DATABASE, DATABASE_UNREAD, has_database
+from sidecar.remote.sftp.output import Output, told
 from sidecar.stores.locations import AgentFolder
 from sidecar.stores.session_names import FOLDERS, classify
 from sidecar.text import wire_name

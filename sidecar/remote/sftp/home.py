@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from sidecar.errors import HomeUnknown, InvalidParams
-from sidecar.remote.sftp_errors import os_error
-from sidecar.remote.sftp_files import HostFiles, is_folder, is_link
+from sidecar.remote.sftp.errors import os_error
+from sidecar.remote.sftp.files import HostFiles, is_folder, is_link
 from sidecar.stores.locations import AgentFolder, objection_to_name
 from sidecar.text import file_name, wire_name
 

@@ -14,12 +14,12 @@ from sidecar.core.analysis import ArchivedAs, Kind
 from sidecar.core.transcript import Tally
 from sidecar.errors import SidecarError, SourceUnreadable
 from sidecar.limits import BLOCK_BYTES, MAX_REREADS, SFTP_FILES_AHEAD, SFTP_LARGE_FILE_BYTES
-from sidecar.remote.sftp_errors import os_error
-from sidecar.remote.sftp_files import HostFile, HostFiles, is_file, is_folder, is_link
-from sidecar.remote.sftp_flow import Room, aside, in_order
-from sidecar.remote.sftp_home import DATABASE, DATABASE_UNREAD, has_database
-from sidecar.remote.sftp_output import Output
-from sidecar.remote.sftp_text import ArrivingText, at_once, is_compressed
+from sidecar.remote.sftp.errors import os_error
+from sidecar.remote.sftp.files import HostFile, HostFiles, is_file, is_folder, is_link
+from sidecar.remote.sftp.flow import Room, aside, in_order
+from sidecar.remote.sftp.home import DATABASE, DATABASE_UNREAD, has_database
+from sidecar.remote.sftp.output import Output
+from sidecar.remote.sftp.text import ArrivingText, at_once, is_compressed
 from sidecar.stores.jsonl import IMPORT_FOLDER, LIVE_FOLDER
 from sidecar.stores.locations import AgentFolder
 from sidecar.stores.session_index import IndexPieces, SessionIndex, index_blocks

@@ -17,9 +17,9 @@ from functools import partial
 from asyncssh.sftp import SFTPAttrs
 
 from sidecar.limits import MAX_INDEX_PIECE_BYTES, MAX_INDEX_TRIES
-from sidecar.remote.sftp_files import HostFile, HostFiles
-from sidecar.remote.sftp_flow import aside
-from sidecar.remote.sftp_locks import Locks, temporary_name
+from sidecar.remote.sftp.files import HostFile, HostFiles
+from sidecar.remote.sftp.flow import aside
+from sidecar.remote.sftp.locks import Locks, temporary_name
 from sidecar.stores.index_rewrite import INDEX_NAME, without_entries
 from sidecar.stores.session_index import BrokenIndex
 

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 from sidecar.errors import InvalidParams, SidecarError
-from sidecar.remote.sftp_files import HostFiles
-from sidecar.remote.sftp_index import forget_transcripts
-from sidecar.remote.sftp_locks import Locks
-from sidecar.remote.sftp_output import Output, told
+from sidecar.remote.sftp.files import HostFiles
+from sidecar.remote.sftp.index import forget_transcripts
+from sidecar.remote.sftp.locks import Locks
+from sidecar.remote.sftp.output import Output, told
 from sidecar.stores.jsonl import LIVE_FOLDER
 from sidecar.stores.locations import AgentFolder, objection_to_name
 from sidecar.stores.session_names import FOLDERS

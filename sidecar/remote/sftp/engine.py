@@ -16,14 +16,14 @@ import asyncssh
 
 from sidecar.errors import ConnectionBroken, HomeUnknown, HostTimedOut, InvalidParams, SidecarError
 from sidecar.limits import BEAT_S, CHANNEL_IDLE_S, REMOVAL_ENDS_WITHIN_S
-from sidecar.remote.sftp_errors import LinkLost
-from sidecar.remote.sftp_files import HostFiles
-from sidecar.remote.sftp_home import find_agent, list_agents, openclaw_dir
-from sidecar.remote.sftp_listing import FileListing, tell_ids, tell_names
-from sidecar.remote.sftp_output import BEAT, Output, told
-from sidecar.remote.sftp_preview import find_transcript, send_transcript
-from sidecar.remote.sftp_removal import Removal
-from sidecar.remote.sftp_sessions import AgentTranscripts
+from sidecar.remote.sftp.errors import LinkLost
+from sidecar.remote.sftp.files import HostFiles
+from sidecar.remote.sftp.home import find_agent, list_agents, openclaw_dir
+from sidecar.remote.sftp.listing import FileListing, tell_ids, tell_names
+from sidecar.remote.sftp.output import BEAT, Output, told
+from sidecar.remote.sftp.preview import find_transcript, send_transcript
+from sidecar.remote.sftp.removal import Removal
+from sidecar.remote.sftp.sessions import AgentTranscripts
 from sidecar.stores.locations import objection_to_name
 from sidecar.text import wire_name
 
