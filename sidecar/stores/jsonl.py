@@ -22,11 +22,17 @@ from sidecar.limits import BLOCK_BYTES, MAX_REREADS
 from sidecar.stores.files import BoundedReader, OpenFile, open_folder, open_regular
 from sidecar.stores.locations import AgentFolder
 from sidecar.stores.session_index import SessionIndex, read_index
-from sidecar.stores.session_names import FOLDERS, SessionFileName, classify, is_transcript
+from sidecar.stores.session_names import (
+    FOLDERS,
+    IMPORT_FOLDER,
+    LIVE_FOLDER,
+    classify,
+    indexed_id,
+    is_archive,
+    is_transcript,
+)
 from sidecar.text import file_name, wire_name
 
-LIVE_FOLDER = "sessions"
-IMPORT_FOLDER = "session-sqlite-import-archive"
 _ALL_FOLDERS = (*(folder for folder, _ in FOLDERS), IMPORT_FOLDER)
 _SUFFIX = ".jsonl"
 
@@ -140,7 +146,7 @@ class JsonlStore:
                     transcript = Transcript(
                         self.agent, wire_name(session_id), shown_file, kind, *file[1:], "jsonl", archived_as
                     )
-                    yield analyse(transcript, tally, index[_indexed_id(stem)], now_ms)
+                    yield analyse(transcript, tally, index[indexed_id(stem)], now_ms)
 
     def _named_in(self, folder: str) -> Iterator[tuple[str, str, str, Kind, ArchivedAs]]:
         """Of each transcript in a folder: its file's name, its id, its stem, its kind, what became of it."""
@@ -202,7 +208,7 @@ class JsonlStore:
                     if live and is_transcript(entry.name):
                         if _may_be_file(entry):
                             self._stems.append(entry.name.removesuffix(_SUFFIX))
-                    elif (name := classify(entry.name)) and _is_archive(name, folder) and _may_be_file(entry):
+                    elif (name := classify(entry.name)) and is_archive(name, folder) and _may_be_file(entry):
                         self._archives.append(_Archive(folder, entry.name, name.stem, name.archived_as))
         except FileNotFoundError:
             pass
@@ -241,7 +247,7 @@ class JsonlStore:
     def _read_index(self) -> SessionIndex:
         path = os.path.join(self._folder, LIVE_FOLDER, "sessions.json")
         stems = (*self._stems, *(archive.stem for archive in self._archives))
-        index = SessionIndex(sorted(map(_indexed_id, stems)))
+        index = SessionIndex(sorted(map(indexed_id, stems)))
         try:
             if stems:
                 read_index(path, index, self._token)
@@ -280,13 +286,6 @@ def _decompressed(source: BoundedReader, name: str) -> ReadInto:
     return ZstdReader(source)
 
 
-def _is_archive(name: SessionFileName, folder: str) -> bool:
-    """Whether a file that is no live transcript is a session nevertheless, where it lies."""
-    if folder == IMPORT_FOLDER:
-        return name.role == "import"
-    return name.role == "archive" or (name.role == "transcript" and folder != LIVE_FOLDER)
-
-
 def _is_import_of(archive: _Archive, database: Database) -> bool:
     """Whether an imported file's session is in the database. The name has a key before the id, which may have dots."""
     if archive.folder != IMPORT_FOLDER:
@@ -301,8 +300,3 @@ def _may_be_file(entry: os.DirEntry[str]) -> bool:
         return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))
     except OSError:
         return True
-
-
-def _indexed_id(stem: str) -> str:
-    """The id under which the index knows a transcript: topics share the one of the session they belong to."""
-    return wire_name(stem.partition("-topic-")[0] if "-topic-" in stem else stem)

@@ -21,11 +21,14 @@ import re
 from typing import Literal, NamedTuple
 
 from sidecar.core.analysis import ArchivedAs, Kind
+from sidecar.text import wire_name
 
 Role = Literal["transcript", "trajectory", "checkpoint", "lock", "archive", "import", "cold"]
 
 FOLDERS: tuple[tuple[str, Kind], ...] = (("sessions", "sessions"), ("sessions_archive", "archive"))
 """Where an agent's live transcripts and archives lie, and the kind of what lies there."""
+LIVE_FOLDER = "sessions"
+IMPORT_FOLDER = "session-sqlite-import-archive"
 
 _TRACE = ".trajectory"
 _UUID = "-".join(f"[0-9a-f]{{{digits}}}" for digits in (8, 4, 4, 4, 12))
@@ -68,6 +71,18 @@ def classify(name: str) -> SessionFileName | None:
 def is_transcript(name: str) -> bool:
     """Whether a file of this name is a live transcript: not a trace of a session, nor a compaction's copy of one."""
     return name.endswith(".jsonl") and _is_session(name.removesuffix(".jsonl"))
+
+
+def is_archive(name: SessionFileName, folder: str) -> bool:
+    """Whether a file that is no live transcript is a session nevertheless, where it lies."""
+    if folder == IMPORT_FOLDER:
+        return name.role == "import"
+    return name.role == "archive" or (name.role == "transcript" and folder != LIVE_FOLDER)
+
+
+def indexed_id(stem: str) -> str:
+    """The id under which an index knows a session, a wire name: topics share that of the one they belong to."""
+    return wire_name(stem.partition("-topic-")[0] if "-topic-" in stem else stem)
 
 
 def _of_jsonl(stem: str) -> SessionFileName | None:

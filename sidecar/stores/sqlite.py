@@ -21,6 +21,7 @@ from sidecar.limits import MAX_REREADS
 from sidecar.stores.base import SessionFile
 from sidecar.stores.locations import AgentFolder
 from sidecar.stores.session_index import BrokenIndex, SessionIndex, decode_members
+from sidecar.stores.session_names import indexed_id
 from sidecar.stores.sqlite_open import Database
 from sidecar.stores.sqlite_rows import Rewritten, Vanished
 from sidecar.stores.sqlite_tables import (
@@ -184,10 +185,10 @@ class SqliteStore:
         return os.path.isfile(os.path.join(self._sessions_folder, archive_name))
 
     def _live_places(self) -> Iterator[_Place]:
-        return (_Place(session_id, "sessions", _indexed_id(session_id)) for session_id in self._ids)
+        return (_Place(session_id, "sessions", indexed_id(session_id)) for session_id in self._ids)
 
     def _archive_places(self) -> Iterator[_Place]:
-        return (_Place(name, "archive", _indexed_id(session_id)) for name, session_id in self._archives)
+        return (_Place(name, "archive", indexed_id(session_id)) for name, session_id in self._archives)
 
     def _shown(self, place: _Place) -> str:
         return f"{self._shown_path}#{wire_name(place.name)}"
@@ -283,8 +284,3 @@ class SqliteStore:
             raise rewritten_meanwhile() from None
         finally:
             self.close()
-
-
-def _indexed_id(session_id: str) -> str:
-    """The id under which the index knows a session: topics share the one of the session they belong to."""
-    return wire_name(session_id.partition("-topic-")[0] if "-topic-" in session_id else session_id)

@@ -15,9 +15,8 @@ from sidecar.remote.sftp.files import HostFiles
 from sidecar.remote.sftp.index import forget_transcripts
 from sidecar.remote.sftp.locks import Locks
 from sidecar.remote.sftp.output import Output, told
-from sidecar.stores.jsonl import LIVE_FOLDER
 from sidecar.stores.locations import AgentFolder, objection_to_name
-from sidecar.stores.session_names import FOLDERS
+from sidecar.stores.session_names import FOLDERS, LIVE_FOLDER
 from sidecar.text import file_name
 
 

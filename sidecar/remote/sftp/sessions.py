@@ -20,10 +20,17 @@ from sidecar.remote.sftp.flow import Room, aside, in_order
 from sidecar.remote.sftp.home import DATABASE, DATABASE_UNREAD, has_database
 from sidecar.remote.sftp.output import Output
 from sidecar.remote.sftp.text import ArrivingText, at_once, is_compressed
-from sidecar.stores.jsonl import IMPORT_FOLDER, LIVE_FOLDER
 from sidecar.stores.locations import AgentFolder
 from sidecar.stores.session_index import IndexPieces, SessionIndex, index_blocks
-from sidecar.stores.session_names import FOLDERS, classify, is_transcript
+from sidecar.stores.session_names import (
+    FOLDERS,
+    IMPORT_FOLDER,
+    LIVE_FOLDER,
+    classify,
+    indexed_id,
+    is_archive,
+    is_transcript,
+)
 from sidecar.text import wire_name
 
 ALL_FOLDERS = (*(folder for folder, _ in FOLDERS), IMPORT_FOLDER)
@@ -121,7 +128,7 @@ class AgentTranscripts:
     async def _tell_session(self, place: _Place, path: str, found: _Counted, index: SessionIndex) -> None:
         await self._output.tell(
             *("session", wire_name(place.session_id), path, place.kind, found.size_bytes, found.modified_at_ms),
-            *("jsonl", place.archived_as, *found.counts.items(), *index[_indexed_id(place.stem)]),
+            *("jsonl", place.archived_as, *found.counts.items(), *index[indexed_id(place.stem)]),
         )
 
     async def _try_to_count(self, place: _Place) -> tuple[_Place, _Counted | OSError | SidecarError | None]:
@@ -207,7 +214,7 @@ class AgentTranscripts:
     async def _read_index(self) -> SessionIndex:
         path = posixpath.join(self._agent.path, LIVE_FOLDER, "sessions.json")
         stems = (*self._stems, *(archive.stem for archive in self._archives))
-        index = SessionIndex(sorted(map(_indexed_id, stems)))
+        index = SessionIndex(sorted(map(indexed_id, stems)))
         try:
             if stems:
                 async with self._files.opened(path) as file:
@@ -261,15 +268,4 @@ def as_place(folder: str, name: str) -> str | Archive | None:
     if folder == LIVE_FOLDER and is_transcript(name):
         return name.removesuffix(SUFFIX)
     known = classify(name)
-    if known is None:
-        return None
-    if folder == IMPORT_FOLDER:
-        is_archive = known.role == "import"
-    else:
-        is_archive = known.role == "archive" or (known.role == "transcript" and folder != LIVE_FOLDER)
-    return Archive(folder, name, known.stem, known.archived_as) if is_archive else None
-
-
-def _indexed_id(stem: str) -> str:
-    """The id under which the index knows a transcript: topics share the one of the session they belong to."""
-    return wire_name(stem.partition("-topic-")[0] if "-topic-" in stem else stem)
+    return Archive(folder, name, known.stem, known.archived_as) if known and is_archive(known, folder) else None
