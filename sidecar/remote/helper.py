@@ -2622,7 +2622,7 @@ class SqliteStore:
     def _open(self) -> Transcripts | None:
         """What reads the transcripts; ``None`` if there is no database."""
         if sqlite3 is None:
-            raise Fault("the host's Python has no sqlite3 module, without which the database can't be read")
+            raise Fault("the database needs Node 22.13 or newer, or Python 3 with sqlite3, on the host")
         if self._transcripts is None and os.path.lexists(raw(self._path)):
             tables = look_up_tables(self._database)
             self._transcripts = Transcripts(self._database, tables, self._sessions_folder, self._host, self._zstd)
@@ -2791,8 +2791,8 @@ class AgentSessions:
 
     def transcript(self, session_id: str) -> Iterator[Item] | None:
         """The transcript of a session as it lies there; ``None`` if the agent has none of that id. ``FAULTS``."""
-        # The database first: a file of the same id is a copy of what was in it once.
-        for store in reversed(self._stores):
+        # The database first: a file of the same id is a copy of what was in it once. What can't be read comes last.
+        for store in self._stores if sqlite3 is None else reversed(self._stores):
             items = store.transcript(session_id)
             if items is not None:
                 return items
