@@ -36,13 +36,11 @@ def suggest_ssh_hosts(context: Context, params: None) -> Job:
 
 
 def connect(context: Context, params: HostIdParams) -> Job:
-    clawpal_dir = context.clawpal_dir()
-    return context.remote.job(lambda service: service.connect(clawpal_dir, params.host_id))
+    return context.remote.connect(context.clawpal_dir(), params.host_id)
 
 
 def connect_with_passphrase(context: Context, params: PassphraseParams) -> Job:
-    clawpal_dir = context.clawpal_dir()
-    return context.remote.job(lambda service: service.connect(clawpal_dir, params.host_id, params.passphrase))
+    return context.remote.connect(context.clawpal_dir(), params.host_id, params.passphrase)
 
 
 def disconnect(context: Context, params: HostIdParams) -> bool:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+import weakref
 from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sidecar.cancel import CancelToken
+from sidecar.errors import ConnectionBroken
 
 if TYPE_CHECKING:
     from sidecar.remote.home import RemoteHome
@@ -21,6 +23,14 @@ if TYPE_CHECKING:
 Job = Callable[[CancelToken], Any]
 
 
+class _Connecting:
+    """A job that will connect to a host, or does."""
+
+    def __init__(self, host_id: str) -> None:
+        self.host_id = host_id
+        self.given_up = False
+
+
 class Remote:
     """The way to ``RemoteService``, which is made when it is first needed."""
 
@@ -28,6 +38,8 @@ class Remote:
         self._environ = environ
         self._making = threading.Lock()
         self._service: RemoteService | None = None
+        # Weak: a job that is never begun, or is over, is not waited for.
+        self._connecting: weakref.WeakSet[_Connecting] = weakref.WeakSet()
 
     def home(self, clawpal_dir: str, host_id: str) -> RemoteHome:
         """The OpenClaw directory of a host, whether or not there is such a host: who reads it will know."""
@@ -49,7 +61,26 @@ class Remote:
 
         return work
 
+    def connect(self, clawpal_dir: str, host_id: str, passphrase: str | None = None) -> Job:
+        """A job that connects to a host, unless that is disconnected before it is done: also while asyncssh loads."""
+        connecting = _Connecting(host_id)
+        self._connecting.add(connecting)
+        loop = asyncio.get_running_loop()
+        connect = self.job(lambda service: service.connect(clawpal_dir, host_id, passphrase))
+
+        def work(token: CancelToken) -> Any:
+            result = None if connecting.given_up else connect(token)
+            if connecting.given_up:
+                loop.call_soon_threadsafe(self.disconnect, host_id)
+                raise ConnectionBroken("connection closed: the host was disconnected meanwhile")
+            return result
+
+        return work
+
     def disconnect(self, host_id: str) -> None:
+        """Close the connection, and give up those that are being made."""
+        for connecting in self._connecting:
+            connecting.given_up = connecting.given_up or connecting.host_id == host_id
         if self._service is not None:
             self._service.disconnect(host_id)
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from sidecar.demo.sample import AgentPlan, SampleWriter, write_tree
-from tests.client import SidecarProcess, environment, methods, sessions_of
+from tests.client import SidecarProcess, environment, methods, request_line, sessions_of
 from tests.remote.client import HOST_ID, write_instance
 from tests.remote.node import node_executable
 from tests.remote.slow_link import DistantSshd
@@ -359,6 +359,22 @@ async def test_a_host_that_is_not_known_is_an_error_of_its_own(tmp_path: Path) -
         assert kinds(events) == ["host_not_found"]
         assert await sidecar.call("ssh_status", {"hostId": "ssh:nobody"}) == "disconnected"
         assert await sidecar.call("ssh_disconnect", {"hostId": "ssh:nobody"}) is True
+
+
+async def test_a_disconnect_counts_for_the_connects_before_it(
+    make_sshd: MakeSshd, paths: dict[str, str], make_home: Callable[..., Path]
+) -> None:
+    host = make_sshd(path=paths["node"])
+    async with SidecarProcess(make_home(host)) as sidecar:
+        # At once, so that the first is still loading what it needs, and the others wait for a thread.
+        lines = [request_line("ssh_connect", ON_HOST, f"connect-{number}") for number in range(9)]
+        await sidecar.send(b"".join([*lines, request_line("ssh_disconnect", ON_HOST, "disconnect")]))
+        assert (await sidecar.reply("disconnect"))["result"] is True
+        for number in range(9):
+            error = (await sidecar.reply(f"connect-{number}"))["error"]
+            assert error["data"]["kind"] == "connection_lost"
+        assert await sidecar.call("ssh_status", ON_HOST) == "disconnected"
+        assert await sidecar.call("ssh_connect", ON_HOST) is True
 
 
 async def test_many_streams_of_one_host_share_its_channels_and_all_end(
