@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from sidecar.core.blocks import Block, RecordBlocks
-from sidecar.core.zstd import ZstdReader
+from sidecar.core.zstd import ZstdReader, decompress
 from sidecar.errors import BrokenCompression
-from sidecar.limits import ROW_PIECE_BYTES
+from sidecar.limits import BLOCK_BYTES, ROW_PIECE_BYTES
 from sidecar.stores.sqlite_archives import cold_events
 from sidecar.stores.sqlite_rows import Lines, undecodable
 
@@ -65,7 +65,10 @@ def _line_of(seq: int, frame: bytes) -> Iterator[Block]:
     lines = Lines()
     piece = memoryview(bytearray(ROW_PIECE_BYTES))
     try:
-        size_bytes = lines.add_pieces(bytes(piece[:count]) for count in iter(lambda: source(piece), 0))
+        # As a row here: a small one in one go, others in pieces.
+        whole = decompress(frame, BLOCK_BYTES)
+        pieces = [whole] if whole is not None else (bytes(piece[:count]) for count in iter(lambda: source(piece), 0))
+        size_bytes = lines.add_pieces(pieces)
     except BrokenCompression as error:
         raise undecodable(seq, error.message) from None
     block = Block(bytearray(), 0, 0) if size_bytes is None else lines.block()

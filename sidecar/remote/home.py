@@ -67,12 +67,7 @@ class RemoteHome:
                     yield None
                 elif record.name == "piece":
                     records.put_back(record)
-                    # Only its size is asked for, which the row behind it doesn't know.
-                    size_bytes = _forwarded(records).size_bytes()
-                    if (row := records.next_told()) is not None:
-                        records.put_back(
-                            row._replace(items=[*row.items[:-1], size_bytes]) if row.name == "file" else row
-                        )
+                    _put_size_into_row(records, failed)
                 elif record.name == "file":
                     path, relative_path, agent, kind, size_bytes = record.items
                     yield SessionFile(path, relative_path, agent, kind, size_bytes)
@@ -249,6 +244,25 @@ class RemoteAgent:
         """Take what is left of this agent."""
         for _ in self.sessions(0.0):
             pass
+
+
+def _put_size_into_row(records: Records, failed: FailedItems) -> None:
+    """Find out the size of an archive that comes next, for the row behind it; the row fails if it can't be read."""
+    size_bytes, broken = 0, None
+    try:
+        size_bytes = _forwarded(records).size_bytes()
+    except (BrokenCompression, BrokenDatabase) as error:
+        broken = error
+    row = next((record for record in records if record is not None and record.name not in FORWARDED), None)
+    if row is None:
+        return
+    if row.name != "file":
+        records.put_back(row)
+    elif broken is None:
+        records.put_back(row._replace(items=[*row.items[:-1], size_bytes]))
+    else:
+        path, relative_path, *_ = row.items
+        failed.add(f"{path}#{relative_path.partition('#')[2]}", broken)
 
 
 def _forwarded(records: Records) -> ForwardedTranscript:

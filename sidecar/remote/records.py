@@ -19,7 +19,7 @@ from sidecar.errors import (
     SidecarError,
     SourceUnreadable,
 )
-from sidecar.limits import MAX_ENTRY_BYTES, MAX_NOISE_BYTES, MAX_RECORD_BYTES
+from sidecar.limits import BLOCK_BYTES, MAX_ENTRY_BYTES, MAX_NOISE_BYTES, MAX_RECORD_BYTES
 from sidecar.text import file_name
 
 FORWARDED = frozenset(("frame", "piece", "cold"))
@@ -143,7 +143,10 @@ def _record(line: bytearray) -> Record:
         name, *items = _decode(line)
     except (*REJECTED, ValueError):
         raise _garbled(bytes(line[:80]).decode("utf-8", "replace")) from None
-    if name in _WITH_BYTES and not (items and type(items[-1]) is int and 0 <= items[-1] <= MAX_ENTRY_BYTES):
+    # The longest line that is taken may end anywhere in the block that completed it.
+    if name in _WITH_BYTES and not (
+        items and type(items[-1]) is int and 0 <= items[-1] <= MAX_ENTRY_BYTES + BLOCK_BYTES
+    ):
         raise _garbled(f"a size that can't be: {items}")
     return Record(name, items)
 

@@ -213,6 +213,9 @@ def _decode_loosely(raw: msgspec.Raw) -> _IndexedSession | None:
 
 def _time_ms(raw: msgspec.Raw) -> int:
     """A time may have a fraction, which no clock of OpenClaw's writes but JavaScript allows."""
+    whole_ms = _scalar(raw, _WholeNumber)
+    if whole_ms is not None:
+        return whole_ms
     time_ms = _scalar(raw, float) or 0.0
     return int(time_ms) if 0 <= time_ms < _END_OF_WHOLE_NUMBERS else 0
 

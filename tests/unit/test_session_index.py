@@ -209,6 +209,7 @@ ODD_BUT_VALID = {
     "a number beyond every float": b'{"a": {"x": 1e999, "sessionId": "s1", "updatedAt": 5}}',
     "a time beyond every float": b'{"a": {"sessionId": "s1", "updatedAt": 1e999, "model": "m"}}',
     "a time of 5,000 digits": b'{"a": {"sessionId": "s1", "updatedAt": ' + b"9" * 5_000 + b', "model": "m"}}',
+    "the latest time, beside a wrong type": b'{"a": {"sessionId": "s1", "updatedAt": 4611686018427387903, "model": 5}}',
     "a time with a fraction": b'{"a": {"sessionId": "s1", "updatedAt": 1795378501364.75}}',
     "a time in exponential form": b'{"a": {"sessionId": "s1", "updatedAt": 1.795378501364e12}}',
     "a negative time": b'{"a": {"sessionId": "s1", "updatedAt": -5, "totalTokens": 7}}',
