@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+from bisect import insort
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 import asyncssh
 
 from sidecar.errors import ConnectionBroken, SidecarError
-from sidecar.limits import IDLE_CONNECTION_S, MAX_CHANNELS, TRANSFER_RATE_S
+from sidecar.limits import IDLE_CONNECTION_S, MAX_CHANNELS, REFUSED_POLL_S, REFUSED_S, TRANSFER_RATE_S
 from sidecar.remote.connect import Surroundings, connect
 from sidecar.remote.hosts import SshHost
 from sidecar.remote.process import RemoteProcess
@@ -56,8 +58,9 @@ class Transfers:
 class Place:
     """A place for one channel. Given back once, by whoever is the first to know that the channel has ended."""
 
-    def __init__(self, channels: Channels) -> None:
+    def __init__(self, channels: Channels, ticket: int) -> None:
         self._channels = channels
+        self._ticket = ticket
         self._is_held = True
 
     def give(self) -> None:
@@ -66,65 +69,97 @@ class Place:
             self._channels.give()
 
     async def take_again(self) -> None:
-        """After the host refused it, since it takes fewer channels: wait for one of those, before all others."""
+        """After the host refused it, since it takes fewer channels: wait for one of those, before who came later."""
         self._is_held = False
-        await self._channels.take_after_refusal()
+        await self._channels.take_after_refusal(self._ticket)
         self._is_held = True
 
 
 class Channels:
-    """Places for the channels of one connection, given in the order in which they were asked for."""
+    """Places for the channels of one connection, given in the order in which they were asked for.
+
+    A host that refuses a channel is not asked for so many again, but now and then for one more: what has just ended
+    here may still have had its place there.
+    """
 
     def __init__(self, all_free: Callable[[], None] = lambda: None) -> None:
         self.used = 0
         self._limit = MAX_CHANNELS
         self._all_free = all_free
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._next_ticket = 0
+        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
+        self._patience_s = REFUSED_POLL_S
+        self._has_hoped = False
+        self._hoping: asyncio.TimerHandle | None = None
 
     async def take(self) -> Place:
         """A place, as soon as there is one."""
+        ticket = self._next_ticket
+        self._next_ticket += 1
         if self.used < self._limit and not self._waiting:
             self.used += 1
         else:
-            place = asyncio.get_running_loop().create_future()
-            self._waiting.append(place)
-            await self._wait_for(place)
-        return Place(self)
+            await self._wait(ticket)
+        return Place(self, ticket)
 
     def give(self) -> None:
         """Give a place back, to the first that waits. For ``Place``."""
         self.used -= 1
-        self._serve()
+        if self.used == 0:
+            self.expect_all()
+        else:
+            self._serve()
         if self.used == 0:
             self._all_free()
 
-    async def take_after_refusal(self) -> None:
+    async def take_after_refusal(self, ticket: int) -> None:
         """For ``Place``."""
         self._limit = max(1, self.used - 1)
         self.used -= 1
-        place = asyncio.get_running_loop().create_future()
-        self._waiting.appendleft(place)
-        await self._wait_for(place)
+        if self._has_hoped:
+            self._has_hoped = False
+            self._patience_s = min(2 * self._patience_s, REFUSED_S)
+        self._hope_later()
+        await self._wait(ticket)
 
     def expect_all(self) -> None:
-        """On a new connection what another refused is no measure."""
+        """Forget that channels were refused: on a new connection, or when none is in use, that is no measure."""
+        if self._hoping is not None:
+            self._hoping.cancel()
+        self._hoping = None
+        self._has_hoped = False
+        self._patience_s = REFUSED_POLL_S
         self._limit = MAX_CHANNELS
         self._serve()
 
-    async def _wait_for(self, place: asyncio.Future[None]) -> None:
+    def _hope_later(self) -> None:
+        if self._hoping is None and self._limit < MAX_CHANNELS:
+            self._hoping = asyncio.get_running_loop().call_later(self._patience_s, self._hope)
+
+    def _hope(self) -> None:
+        self._hoping = None
+        self._has_hoped = True
+        self._limit += 1
+        self._serve()
+        self._hope_later()
+
+    async def _wait(self, ticket: int) -> None:
+        place = asyncio.get_running_loop().create_future()
+        entry = (ticket, place)
+        insort(self._waiting, entry, key=itemgetter(0))
         try:
             await place
         except asyncio.CancelledError:
             if place.done() and not place.cancelled():
                 self.give()
-            else:
-                self._waiting.remove(place)
+            elif entry in self._waiting:
+                self._waiting.remove(entry)
             raise
 
     def _serve(self) -> None:
         while self._waiting and self.used < self._limit:
-            place = self._waiting.popleft()
-            if not place.done():
+            _, place = self._waiting.pop(0)
+            if not place.done():  # else it was cancelled, and doesn't know so yet
                 self.used += 1
                 place.set_result(None)
 
@@ -145,6 +180,7 @@ class Link:
         self._retired = False
         self._connecting = asyncio.Lock()
         self._attempts = 0
+        self._is_attempting = False
         self._failure: SidecarError | None = None
         self._failed_attempt = 0
         self._idle: asyncio.TimerHandle | None = None
@@ -152,22 +188,24 @@ class Link:
     async def connected(self, passphrase: str | None = None) -> asyncssh.SSHClientConnection:
         """The connection, opened if there is none, with this passphrase or the one that was good before.
 
-        Who asks while it is being opened shares its failure. ``ConnectionBroken`` after ``give_up``.
+        Who waits while it is being opened shares its failure. ``ConnectionBroken`` after ``give_up``.
         """
-        joins = self._connecting.locked() and passphrase is None
-        shared_from = self._attempts if joins else self._attempts + 1
+        first_shared = self._attempts + (not self._is_attempting)
         async with self._connecting:
             self._check_not_given_up()
             if self.connection is not None:
                 return self.connection
-            if self._failure is not None and joins and self._failed_attempt >= shared_from:
+            if self._failure is not None and self._failed_attempt >= first_shared and passphrase is None:
                 raise self._failure
             self._attempts += 1
+            self._is_attempting = True
             try:
                 return await self._open(passphrase or self.passphrase)
             except SidecarError as error:
                 self._failure, self._failed_attempt = error, self._attempts
                 raise
+            finally:
+                self._is_attempting = False
 
     async def _open(self, passphrase: str | None) -> asyncssh.SSHClientConnection:
         self.facts.clear()

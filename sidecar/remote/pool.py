@@ -229,8 +229,24 @@ def _leave(place: Place, leave: Callable[[T, Place], None], opening: asyncio.Fut
 
 
 def _leave_sftp(client: asyncssh.SFTPClient, place: Place) -> None:
+    """End a session; its place is free when the host has ended it too, or a while later if it doesn't."""
+
+    async def give() -> None:
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await client.wait_closed()
+        except TimeoutError:
+            pass
+        finally:
+            place.give()
+
     client.exit()
-    place.give()
+    leaving = asyncio.ensure_future(give())
+    _LEAVING.add(leaving)
+    leaving.add_done_callback(_LEAVING.discard)
+
+
+_LEAVING: set[asyncio.Future[None]] = set()
 
 
 _NOT_QUOTABLE = re.compile(r"[\n\r\0]|!(?! )|\\(?=[\\']|$)")
