@@ -12,11 +12,12 @@ import msgspec
 
 from sidecar.limits import LEASE_S
 from sidecar.remote.engine_choice import Means, Program, choose
+from sidecar.remote.engines import python_script
 from sidecar.remote.pool import Host, SshConnectionPool
 from sidecar.remote.process import RemoteProcess
 from sidecar.remote.records import EngineRun
 
-_SCRIPTS = {"node": "helper.mjs", "python": "helper.py"}
+_SCRIPTS = {"node": "helper.mjs"}
 
 
 class ProgramRun:
@@ -63,4 +64,4 @@ def _script_of(name: str) -> bytes:
 
 
 def _script(program: Program) -> bytes:
-    return _script_of(_SCRIPTS[program.kind])
+    return python_script() if program.kind == "python" else _script_of(_SCRIPTS[program.kind])

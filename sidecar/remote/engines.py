@@ -1,10 +1,17 @@
-"""What starts an engine on a host: the text that a command line holds, which reads the engine's script from stdin.
+"""What starts an engine on a host: the text that a command line holds, and the script that it reads from stdin.
 
 A bootstrap stands in single quotes in a command for whatever shell the user has: it holds no single quote, backslash,
 exclamation mark (csh) or line feed.
 """
 
 from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from functools import cache
+from graphlib import TopologicalSorter
+from importlib import resources
 
 # The script becomes a module by way of a data: URL, so that its text is the file's, imports and all, without a file.
 NODE_BOOTSTRAP = (
@@ -27,5 +34,56 @@ PYTHON_BOOTSTRAP = (
     "read=lambda size:(signal.alarm(20),given.read1(size))[1];"
     "signal.alarm(20);size=int(given.readline());script=bytes();"
     'exec("while len(script)<size: script+=read(size-len(script)) or sys.exit(1)");'
-    'exec(compile(script,"helper.py","exec"))'
+    'exec(compile(script,"engine","exec"))'
 )
+
+_NODE_IMPORT = re.compile(r'^import [^;]+ from "(?:node:\w+|\./(?P<module>\w+)\.mjs)";\n', re.MULTILINE)
+_NODE_EXPORT = re.compile(r"^export ", re.MULTILINE)
+_NODE_NAMES = re.compile(r"^(?:const|let|class|function\*?) (\w+|\[[^\]]+\])", re.MULTILINE)
+
+_PYTHON_PACKAGE = "sidecar.remote.python"
+_PYTHON_IMPORT = re.compile(rf"^from {re.escape(_PYTHON_PACKAGE)}\.(\w+) import", re.MULTILINE)
+_PYTHON_SCRIPT = """\
+import sys
+from types import ModuleType
+for name, source in {sources!r}.items():
+    module = sys.modules[name] = ModuleType(name)
+    exec(compile(source, name, "exec"), vars(module))
+sys.modules["{package}.main"].main()
+"""
+
+
+@cache
+def python_script() -> bytes:
+    """The Python engine as one script: the text of each of its modules, those first that others import."""
+    files = resources.files("sidecar.remote").joinpath("python").iterdir()
+    texts = {file.name[:-3]: file.read_text(encoding="utf-8") for file in files if file.name.endswith(".py")}
+    # What imports find in place of the packages, none of which is on the host.
+    packages = {"sidecar": "", "sidecar.remote": "", _PYTHON_PACKAGE: texts.pop("__init__")}
+    order = TopologicalSorter({name: _PYTHON_IMPORT.findall(texts[name]) for name in sorted(texts)}).static_order()
+    sources = packages | {f"{_PYTHON_PACKAGE}.{name}": texts[name] for name in order}
+    return _PYTHON_SCRIPT.format(sources=sources, package=_PYTHON_PACKAGE).encode()
+
+
+@cache
+def node_script() -> bytes:
+    """The Node engine as one script."""
+    files = resources.files("sidecar.remote").joinpath("node").iterdir()
+    texts = {file.name[:-4]: file.read_text(encoding="utf-8") for file in files if file.name.endswith(".mjs")}
+    return one_of_modules(texts).encode()
+
+
+def one_of_modules(texts: Mapping[str, str]) -> str:
+    """The text of one module of Node that does what these do, by their names; those first that others import.
+
+    They share one scope then: ``ValueError`` if two of them declare the same name.
+    """
+    imports = {name: list(_NODE_IMPORT.finditer(texts[name])) for name in sorted(texts)}
+    built_in = {found[0] for each in imports.values() for found in each if not found["module"]}
+    needed = {name: [found["module"] for found in each if found["module"]] for name, each in imports.items()}
+    order = TopologicalSorter(needed).static_order()
+    bodies = [_NODE_EXPORT.sub("", _NODE_IMPORT.sub("", texts[name])) for name in order]
+    names = Counter(re.findall(r"\w+", " ".join(found for body in bodies for found in _NODE_NAMES.findall(body))))
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise ValueError(f"declared by more than one module: {', '.join(twice)}")
+    return "".join(sorted(built_in)) + "".join(f"\n{body}" for body in bodies)

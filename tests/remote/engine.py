@@ -54,7 +54,7 @@ def node(executable: str | None = None, *options: str) -> Engine:
 def python(executable: str = sys.executable, *options: str) -> Engine:
     """The Python engine, with the Python of the tests unless told otherwise."""
     command = (executable, *options, "-u", "-c", engines.PYTHON_BOOTSTRAP)
-    return Engine("python", command, (SCRIPTS / "helper.py").read_bytes())
+    return Engine("python", command, engines.python_script())
 
 
 def bare_node() -> str | None:

@@ -21,7 +21,12 @@ from hypothesis import strategies as st
 
 from sidecar.core.blocks import Block
 from sidecar.core.preview import MessageReader
-from sidecar.remote import helper
+from sidecar.remote.python import index_rewrite as rewrite_there
+from sidecar.remote.python.blocks import Lines
+from sidecar.remote.python.errors import BrokenIndex as BrokenThere
+from sidecar.remote.python.limits import LONG_LINE_BYTES, STRING_BYTES
+from sidecar.remote.python.long_line import LongLine
+from sidecar.remote.python.tally import Tally
 from sidecar.stores import index_rewrite
 from sidecar.stores.home import LocalHome
 from sidecar.stores.session_index import BrokenIndex
@@ -44,7 +49,7 @@ def nothing() -> None:
     pass
 
 
-def counts_of(tally: helper.Tally) -> dict[str, Any]:
+def counts_of(tally: Tally) -> dict[str, Any]:
     return {
         "messageCount": tally.messages,
         "userMessageCount": tally.users,
@@ -68,8 +73,8 @@ LINES = st.one_of(
 @settings(max_examples=500)
 @given(LINES, st.sampled_from([b"", b'"', b"}", b"\n{}"]))
 def test_a_line_read_in_place_counts_as_a_whole_reading_says(line: bytes, behind: bytes) -> None:
-    found = helper.LongLine(b"{" + line + behind, 1, 1 + len(line), nothing)
-    tally = helper.Tally()
+    found = LongLine(b"{" + line + behind, 1, 1 + len(line), nothing)
+    tally = Tally()
     if not found.is_blank():
         tally.count(found.entry() if found.is_entry() else None)
     assert counts_of(tally) == oracle.analyse_transcript(line)
@@ -79,8 +84,8 @@ def test_a_line_read_in_place_counts_as_a_whole_reading_says(line: bytes, behind
 @given(st.lists(LINES))
 def test_lines_count_as_a_whole_reading_says(lines: list[bytes]) -> None:
     data = b"\n".join(lines)
-    tally = helper.Tally()
-    tally.add(helper.Lines(data, 0, len(data)), nothing)
+    tally = Tally()
+    tally.add(Lines(data, 0, len(data)), nothing)
     assert counts_of(tally) == oracle.analyse_transcript(data)
     assert tally.size_bytes == len(data)
 
@@ -109,7 +114,7 @@ def shown(line: bytes) -> list[tuple[str, Any]]:
 @settings(max_examples=500)
 @given(MESSAGES)
 def test_a_line_that_is_cut_down_shows_the_same_message(line: bytes) -> None:
-    found = helper.LongLine(line, 0, len(line), nothing)
+    found = LongLine(line, 0, len(line), nothing)
     assert found.is_entry()
     assert shown(found.shown()) == shown(line)
 
@@ -120,16 +125,16 @@ def test_a_line_of_many_pieces_is_an_entry_if_it_is_json(ending: bytes, tmp_path
     text = b"x".join([b'\\"', b"\\\\", "é".encode(), b"\\u00e9"] * 400_000)
     line = b'{"type":"message","timestamp":"t","message":{"role":"user","content":"%b%b' % (text, ending)
     transcript = line + b'\n{"type":"message","message":{"role":"assistant"}}\n'
-    assert len(line) > helper.STRING_BYTES > helper.LONG_LINE_BYTES
-    tally = helper.Tally()
-    tally.add(helper.Lines(transcript, 0, len(transcript)), nothing)
+    assert len(line) > STRING_BYTES > LONG_LINE_BYTES
+    tally = Tally()
+    tally.add(Lines(transcript, 0, len(transcript)), nothing)
     assert counts_of(tally) == oracle.analyse_transcript(transcript)
 
 
 @pytest.mark.parametrize(("depth", "is_entry"), [(900, True), (100_000, False)])
 def test_an_entry_that_is_nested_too_deep_is_none(depth: int, is_entry: bool) -> None:
     line = b'{"type":"message","x":' + b"[" * depth + b"]" * depth + b"}"
-    assert helper.LongLine(line, 0, len(line), nothing).is_entry() == is_entry
+    assert LongLine(line, 0, len(line), nothing).is_entry() == is_entry
 
 
 # The index
@@ -155,10 +160,10 @@ def test_what_remains_of_an_index_is_what_remains_here(text: bytes) -> None:
     try:
         pieces = index_rewrite.without_entries(text, names)
     except BrokenIndex:
-        with pytest.raises(helper.BrokenIndex):
-            helper.without_entries(text, names)
+        with pytest.raises(BrokenThere):
+            rewrite_there.without_entries(text, names)
     else:
-        remaining = helper.without_entries(text, names)
+        remaining = rewrite_there.without_entries(text, names)
         assert remaining == (None if pieces is None else b"".join(pieces))
 
 
@@ -238,7 +243,20 @@ def test_a_signal_ends_both_and_leaves_no_private_copy(
 
 
 def test_the_engine_is_written_in_the_oldest_language_that_it_may_meet() -> None:
-    ast.parse((SCRIPTS / "helper.py").read_bytes(), feature_version=OLDEST)
+    ast.parse(engines.python().script, feature_version=OLDEST)
+    for path in (SCRIPTS / "python").glob("*.py"):
+        ast.parse(path.read_bytes(), feature_version=OLDEST)
+
+
+def test_a_fault_of_the_engine_leaves_a_traceback_that_names_its_module(tmp_path: Path) -> None:
+    engine = engines.python().patched("shown = None if openclaw_dir is None else", "shown = 1 / 0 if openclaw_dir else")
+    with Run(engine, request_for("analyze", tmp_path)) as run:
+        assert [record.items for record in run.records()] == [
+            ["fail", None, None, "the helper failed: ZeroDivisionError", "remote_failed"]
+        ]
+        run.close_input()
+        assert run.wait() == 0
+        assert 'File "sidecar.remote.python.main", line ' in run.errors()
 
 
 def pythons() -> dict[str, str]:

@@ -44,6 +44,7 @@ ONLY = {
     "orjson": {"wire"},
     "rich": {"demo"},
 }
+ENGINE = "sidecar.remote.python"  # what runs on hosts, sent there as text
 NOT_ON_WINDOWS = ("fcntl", "pwd", "resource", "grp", "termios")
 
 
@@ -80,6 +81,16 @@ def test_a_module_imports_only_from_the_layers_below_it(module: str) -> None:
 def test_a_module_imports_only_the_packages_that_its_part_may(module: str) -> None:
     imported = {name.split(".")[0] for name in imports_of(MODULES[module])}
     assert not {package for package in imported if part_of(module) not in ONLY.get(package, {part_of(module)})}
+
+
+def test_the_engine_for_python_imports_only_itself_and_what_every_python_has() -> None:
+    engine = {module for module in MODULES if module.startswith(f"{ENGINE}.")}
+    assert engine
+    imported = {module: set(imports_of(MODULES[module])) for module in MODULES}
+    for module in engine:
+        others = {name for name in imported[module] - engine if name.split(".")[0] not in sys.stdlib_module_names}
+        assert others <= ({"compression", "zstandard"} if module == f"{ENGINE}.zstd" else set()), module
+    assert not {module for module in MODULES.keys() - engine if imported[module] & (engine | {ENGINE})}
 
 
 def test_every_part_of_the_package_has_its_place_in_the_layers() -> None:

@@ -127,7 +127,7 @@ def test_the_numbers_in_the_document_are_those_of_the_limits() -> None:
         assert text in " ".join(DOCUMENT.split()), text
 
 
-@pytest.mark.parametrize("engine", ["helper.mjs", "helper.py"])
+@pytest.mark.parametrize("engine", ["helper.mjs", "python/limits.py"])
 def test_the_lease_in_the_document_is_that_of_the_engines(engine: str) -> None:
     lease = re.search(
         r"^(?:const )?LEASE_(M?S) = ([\d_]+)", (ENGINES / engine).read_text(encoding="utf-8"), re.MULTILINE
