@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from functools import cache, partial
-from importlib import resources
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from sidecar.limits import LEASE_S
-from sidecar.remote.engine_choice import Means, Program, choose
-from sidecar.remote.engines import python_script
+from sidecar.remote.engine_choice import Means, choose
+from sidecar.remote.engines import node_script, python_script
 from sidecar.remote.pool import Host, SshConnectionPool
 from sidecar.remote.process import RemoteProcess
 from sidecar.remote.records import EngineRun
 
-_SCRIPTS = {"node": "helper.mjs"}
+_SCRIPTS = {"node": node_script, "python": python_script}
 
 
 class ProgramRun:
@@ -45,7 +44,7 @@ async def start_engine(pool: SshConnectionPool, host: Host, request: Mapping[str
     request = {**request, "env": means.environment, "openclawHome": _at_home(request["openclawHome"], means)}
     if means.program is not None:
         process = await pool.open(host, means.program.command)
-        return ProgramRun(process, _script(means.program), msgspec.json.encode(request))
+        return ProgramRun(process, _SCRIPTS[means.program.kind](), msgspec.json.encode(request))
     # Hosts that have a program need none of what reads sessions over SFTP.
     from sidecar.remote.sftp.engine import SftpRun
 
@@ -56,12 +55,3 @@ def _at_home(path: str | None, means: Means) -> str | None:
     """``path`` with the host's home directory for a ``~`` at its start, where that is known here."""
     home = means.environment.get("HOME")
     return home + path[1:] if home and path and (path == "~" or path.startswith("~/")) else path
-
-
-@cache
-def _script_of(name: str) -> bytes:
-    return resources.files("sidecar.remote").joinpath(name).read_bytes()
-
-
-def _script(program: Program) -> bytes:
-    return python_script() if program.kind == "python" else _script_of(_SCRIPTS[program.kind])

@@ -13,7 +13,7 @@ from functools import cache
 from graphlib import TopologicalSorter
 from importlib import resources
 
-# The script becomes a module by way of a data: URL, so that its text is the file's, imports and all, without a file.
+# The script becomes a module by way of a data: URL, so that it may have imports without being a file.
 NODE_BOOTSTRAP = (
     'const fs=require("fs"),nap=new Int32Array(new SharedArrayBuffer(4));'
     "const read=(size)=>{const all=Buffer.alloc(size);"

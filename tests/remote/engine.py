@@ -48,7 +48,12 @@ class Engine:
 def node(executable: str | None = None, *options: str) -> Engine:
     """The Node engine, with the Node of the wheel unless told otherwise."""
     command = (executable or str(node_executable()), "--no-warnings", *options, "-e", engines.NODE_BOOTSTRAP)
-    return Engine("node", command, (SCRIPTS / "helper.mjs").read_bytes())
+    return Engine("node", command, engines.node_script())
+
+
+def node_of_modules() -> Engine:
+    """The Node engine as its modules are, with the imports that the script does without."""
+    return replace(node(), script=f'import "{(SCRIPTS / "node" / "main.mjs").as_uri()}";'.encode())
 
 
 def python(executable: str = sys.executable, *options: str) -> Engine:

@@ -54,6 +54,7 @@ _NO_URIS = (
 )
 ENGINES: dict[str, Callable[[], Engine]] = {
     "node": engines.node,
+    "node-of-modules": engines.node_of_modules,
     "node without zstd": lambda: engines.node(None, "--import", _HIDE + "delete zlib.zstdDecompressSync"),
     "node whose sqlite takes no URIs": lambda: engines.node(None, "--import", _HIDE + _NO_URIS),
     "python": engines.python,

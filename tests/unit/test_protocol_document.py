@@ -127,10 +127,10 @@ def test_the_numbers_in_the_document_are_those_of_the_limits() -> None:
         assert text in " ".join(DOCUMENT.split()), text
 
 
-@pytest.mark.parametrize("engine", ["helper.mjs", "python/limits.py"])
+@pytest.mark.parametrize("engine", ["node/limits.mjs", "python/limits.py"])
 def test_the_lease_in_the_document_is_that_of_the_engines(engine: str) -> None:
     lease = re.search(
-        r"^(?:const )?LEASE_(M?S) = ([\d_]+)", (ENGINES / engine).read_text(encoding="utf-8"), re.MULTILINE
+        r"^(?:export const )?LEASE_(M?S) = ([\d_]+)", (ENGINES / engine).read_text(encoding="utf-8"), re.MULTILINE
     )
     assert lease is not None
     seconds = int(lease[2]) // (1000 if lease[1] == "MS" else 1)
