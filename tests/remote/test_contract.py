@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,29 @@ def test_archives_of_every_form_give_the_same_answers_as_here(place: Place) -> N
     SqliteAgent(folder, 23, [], rows).close()
     write_archives(folder, text)
     assert len(assert_same(place)["main"]) == 7
+
+
+def test_archives_in_rows_that_are_cut_off_or_empty_fail_alone(place: Place) -> None:
+    needs_database(place)
+    folder, text = place.openclaw_dir / "agents" / "main", transcripts()["s1"]
+    rows = [Archive(f"r{number}.{RESET}.zst", text) for number in range(3)]
+    agent = SqliteAgent(folder, 23, [Session("s1", text, {})], rows)
+    agent.close()
+    stream = zstandard.ZstdCompressor(write_content_size=False).compress(text)
+    connection = sqlite3.connect(agent.path)
+    for number, blob in enumerate((b"", stream[:-9])):
+        query = "UPDATE session_transcript_archives SET archive_blob = ? WHERE archive_name = ?"
+        connection.execute(query, (blob, f"r{number}.{RESET}.zst"))
+    connection.commit()
+    connection.close()
+    place.share()
+    there, here = place.remote(), place.local()
+    for read in (listed, lambda home: analysed(home, 0)):
+        (found, failed), (found_here, failed_here) = read(there), read(here)
+        assert found == found_here
+        # What zstd says of an empty frame is each library's own.
+        assert [one["path"] for one in failed] == [one["path"] for one in failed_here]
+        assert len(failed) == 2
 
 
 def test_archives_in_files_alone_give_the_same_answers_as_here(place: Place) -> None:
