@@ -72,7 +72,7 @@ class KnownHosts:
         certificates = get_default_certificate_algs() if certified else []
         usable = get_default_public_key_algs()
         # asyncssh would ask for RSA first, OpenSSH for what it holds to be better.
-        better = sorted(usable, key=lambda name: (b"ed25519" not in name, b"ecdsa" not in name))
+        better = sorted(usable, key=lambda name: (name != b"ssh-ed25519", not name.startswith(b"ecdsa-")))
         return list(dict.fromkeys([*certificates, *(name for name in wanted if name in usable), *better]))
 
     def judge(self, host: str, port: int, key: SSHKey) -> None:
