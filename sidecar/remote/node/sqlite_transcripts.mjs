@@ -2,7 +2,7 @@
 
 import fs from "node:fs";
 
-import { broken, Rewritten, rewrittenMeanwhile, unreadable, Vanished } from "./errors.mjs";
+import { broken, cutOff, Rewritten, rewrittenMeanwhile, unreadable, Vanished } from "./errors.mjs";
 import { BoundedReader, openRegular } from "./files.mjs";
 import { MAX_BOUND_IDS, MAX_REREADS, MAX_SOUGHT_IDS } from "./limits.mjs";
 import { BufferReader, sendCold, sendText } from "./sqlite_archives.mjs";
