@@ -25,7 +25,7 @@ from sidecar.errors import (
     SidecarError,
 )
 from sidecar.remote.folders import RemoteFolders, folders_in
-from sidecar.remote.records import FORWARDED, EngineRun, Record, RecordReader, StartEngine, described, failure
+from sidecar.remote.records import FORWARDED, EngineRun, Record, RecordReader, Records, StartEngine, described, failure
 from sidecar.remote.waiting import in_steps
 from sidecar.stores.base import SessionFile
 from sidecar.stores.locations import objection_to_name
@@ -125,7 +125,8 @@ class RemoteHome:
         reader = RecordReader(nonce)
         run: EngineRun | None = None
         try:
-            run = yield from in_steps(self._loop, self._start({"nonce": nonce, **request}), token)
+            started = self._start({"nonce": nonce, **request})
+            run = yield from in_steps(self._loop, started, token, lambda late: late.close())
             while True:
                 chunk: bytes = yield from in_steps(self._loop, run.read(), token)
                 if not chunk:
@@ -141,28 +142,6 @@ class RemoteHome:
             if run is not None:
                 with suppress(RuntimeError):  # the loop is closed
                     self._loop.call_soon_threadsafe(run.close)
-
-
-class Records:
-    """The records of a run, of which one may be put back."""
-
-    def __init__(self, records: Iterator[Record | None]) -> None:
-        self._records = records
-        self._back: Record | None = None
-
-    def __iter__(self) -> Iterator[Record | None]:
-        return self
-
-    def __next__(self) -> Record | None:
-        record, self._back = self._back, None
-        return record if record is not None else next(self._records)
-
-    def put_back(self, record: Record) -> None:
-        self._back = record
-
-    def next_told(self) -> Record | None:
-        """The next record, waited for here; ``None`` if there is none."""
-        return next((record for record in self if record is not None), None)
 
 
 class _Arriving:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from sidecar.cancel import CancelToken
@@ -13,10 +14,22 @@ T = TypeVar("T")
 
 
 def in_steps(
-    loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T], token: CancelToken
+    loop: asyncio.AbstractEventLoop,
+    work: Coroutine[Any, Any, T],
+    token: CancelToken,
+    leave: Callable[[T], object] = lambda _: None,
 ) -> Generator[None, None, T]:
-    """What ``work`` gives or raises in ``loop``; ``None`` every ``STEP_MS`` until then. A set token cancels it."""
-    future = asyncio.run_coroutine_threadsafe(work, loop)
+    """What ``work`` gives or raises in ``loop``; ``None`` every ``STEP_MS`` until then. A set token cancels it.
+
+    ``leave`` is called in ``loop`` with what ``work`` gave if that comes too late to be given here.
+    """
+    given: list[T] = []
+
+    async def noted() -> T:
+        given.append(await work)
+        return given[0]
+
+    future = asyncio.run_coroutine_threadsafe(noted(), loop)
     try:
         while True:
             token.check()
@@ -29,6 +42,9 @@ def in_steps(
             yield None
     except BaseException:
         future.cancel()
+        with suppress(RuntimeError):  # the loop is closed
+            # Then it has been cancelled, or was done before.
+            loop.call_soon_threadsafe(lambda: [leave(one) for one in given])
         raise
 
 

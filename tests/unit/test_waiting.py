@@ -78,6 +78,40 @@ def test_who_is_cancelled_or_leaves_ends_the_work(
     assert ended.wait(WITHIN_S)
 
 
+@pytest.mark.parametrize("leave", [lambda token, _: token.cancel(), lambda _, steps: steps.close()])
+def test_what_the_work_gave_too_late_is_left(
+    loop: asyncio.AbstractEventLoop, leave: Callable[[Any, Any], None]
+) -> None:
+    """A command that is cancelled just when its process has started must end that."""
+    done, left = threading.Event(), threading.Event()
+    go = asyncio.Event()
+
+    async def work() -> threading.Event:
+        await go.wait()
+        loop.call_soon(done.set)
+        return left
+
+    token = CancelToken()
+    steps = in_steps(loop, work(), token, threading.Event.set)
+    next(steps)
+    loop.call_soon_threadsafe(go.set)
+    assert done.wait(WITHIN_S)
+    leave(token, steps)
+    if token.cancelled:
+        with pytest.raises(Cancelled):
+            next(steps)
+    assert left.wait(WITHIN_S)
+
+
+def test_what_the_work_gave_in_time_is_not_left(loop: asyncio.AbstractEventLoop) -> None:
+    left = threading.Event()
+    steps = in_steps(loop, answer(left, 0.02), CancelToken(), threading.Event.set)
+    for _ in steps:
+        pass
+    wait(loop, answer(), CancelToken())
+    assert not left.is_set()
+
+
 def test_work_that_ends_just_after_a_wait_for_it_has_not_timed_out(
     loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,9 +124,11 @@ def test_work_that_ends_just_after_a_wait_for_it_has_not_timed_out(
                 raise TimeoutError
             return super().result(timeout)
 
-    def late(work: Any, _: asyncio.AbstractEventLoop) -> Late:
-        work.close()
+    def late(noted: Any, _: asyncio.AbstractEventLoop) -> Late:
+        noted.close()
         return Late()
 
     monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", late)
-    assert wait(loop, answer(), CancelToken()) == 7
+    work = answer()
+    assert wait(loop, work, CancelToken()) == 7
+    work.close()
