@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from sidecar.core.blocks import Block, RecordBlocks
 from sidecar.core.zstd import ZstdReader, decompress
 from sidecar.errors import BrokenCompression
 from sidecar.limits import BLOCK_BYTES, ROW_PIECE_BYTES
+from sidecar.remote.records import Records
 from sidecar.stores.sqlite_archives import cold_events
 from sidecar.stores.sqlite_rows import Lines, undecodable
-
-if TYPE_CHECKING:
-    from sidecar.remote.home import Records
 
 
 class ForwardedTranscript:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -117,6 +117,28 @@ class RecordReader:
         del self._waiting[: found + len(self._sentinel)]
         self._begun = True
         return True
+
+
+class Records:
+    """The records of a run, of which one may be put back."""
+
+    def __init__(self, records: Iterator[Record | None]) -> None:
+        self._records = records
+        self._back: Record | None = None
+
+    def __iter__(self) -> Iterator[Record | None]:
+        return self
+
+    def __next__(self) -> Record | None:
+        record, self._back = self._back, None
+        return record if record is not None else next(self._records)
+
+    def put_back(self, record: Record) -> None:
+        self._back = record
+
+    def next_told(self) -> Record | None:
+        """The next record, waited for here; ``None`` if there is none."""
+        return next((record for record in self if record is not None), None)
 
 
 def system_error(code: str, name: str | None) -> OSError:
