@@ -40,36 +40,36 @@ _ALGORITHMS = {
 _COMMENT = re.compile(r"\s+#")
 
 
-def usable_config(home: str, alias: str, folder: str, user: str | None = None, port: int | None = None) -> list[Path]:
-    """The paths of a configuration that asyncssh can read for the host ``alias``: none if there is no file.
+def usable_config(
+    home: str, alias: str, folder: str, user: str | None = None, port: int | None = None
+) -> tuple[list[Path], SSHClientConfig]:
+    """The paths of a configuration that asyncssh can read, and what it says of the host ``alias``.
 
-    They are copies in ``folder``, of the file and of what it includes, without the lines that asyncssh can't read.
-    Runs what ``Match exec`` names: call it in a thread. ``OSError`` if the file can't be read, ``RemoteFailed`` if too
-    much of it is wrong.
+    They are copies in ``folder``, of the file and of what it includes, without the lines that asyncssh can't read; none
+    if there is no file. Runs what ``Match exec`` names: call it in a thread. ``OSError`` if the file can't be read,
+    ``RemoteFailed`` if too much of it is wrong.
     """
     path = os.path.join(home, ".ssh", "config")
     if not os.path.isfile(path):
-        return []
+        return [], no_config(alias, user, port)
     copies = _Copies(home, folder)
     copy = copies.copy(path)
     for _ in range(MAX_CONFIG_FAULTS):
-        reader = _reader(alias, user, port)
+        reader = no_config(alias, user, port)
         try:
             reader.parse(Path(copy))
         # It has no error of its own for some malformed lines.
         except Exception as error:
             copies.leave_out(str(reader._path), reader._line_no, error)
         else:
-            return [Path(copy)]
+            return [Path(copy)], reader
     raise RemoteFailed(f"~/.ssh/config has more than {MAX_CONFIG_FAULTS} lines that can't be read")
 
 
-def load(paths: list[Path], alias: str, user: str | None = None, port: int | None = None) -> SSHClientConfig:
-    """What the configuration says of a host. Runs what ``Match exec`` names: call it in a thread."""
-    config = _reader(alias, user, port)
-    for path in paths:
-        config.parse(path)
-    return config
+def no_config(alias: str, user: str | None, port: int | None) -> SSHClientConfig:
+    """What is known of the host ``alias`` without a file."""
+    given: Any = (user if user is not None else (), alias, port if port is not None else ())
+    return SSHClientConfig(cast("SSHClientConfig", None), False, False, False, getuser(), *given)
 
 
 def usable_algorithms(config: SSHClientConfig) -> dict[str, str]:
@@ -84,11 +84,6 @@ def usable_algorithms(config: SSHClientConfig) -> dict[str, str]:
             log.warning("~/.ssh/config: of its %s none is known", option)
             given[argument] = "default"
     return given
-
-
-def _reader(alias: str, user: str | None, port: int | None) -> SSHClientConfig:
-    given: Any = (user if user is not None else (), alias, port if port is not None else ())
-    return SSHClientConfig(cast("SSHClientConfig", None), False, False, False, getuser(), *given)
 
 
 class _Copies:

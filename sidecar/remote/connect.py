@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import asyncssh
-from asyncssh.config import ConfigParseError, SSHClientConfig
+from asyncssh.config import SSHClientConfig
 
 from sidecar.errors import (
     ConnectionBroken,
@@ -31,7 +31,7 @@ from sidecar.limits import (
     MAX_JUMPS,
     MAX_KEEPALIVES_UNANSWERED,
 )
-from sidecar.remote.client_config import load, usable_algorithms, usable_config
+from sidecar.remote.client_config import no_config, usable_algorithms, usable_config
 from sidecar.remote.hosts import SshHost
 from sidecar.remote.keys import Agent, Keys, default_paths, in_order, load_keys
 from sidecar.remote.refusals import described, timed_out
@@ -197,8 +197,6 @@ async def _connect(
             connection = await _log_in(attempt, lost)
     except OSError as error:
         raise SourceUnreadable(describe_os_error(error)) from None
-    except ConfigParseError:
-        raise RemoteFailed(f"~/.ssh/config can't be read for {hop.name}") from None
     finally:
         if connection is None and jump is not None:
             jump.close()
@@ -208,8 +206,10 @@ async def _connect(
 
 
 def _read(hop: _Hop, surroundings: Surroundings, folder: str) -> tuple[list[Path], SSHClientConfig, KnownHosts]:
-    paths = usable_config(surroundings.home, hop.name, folder, hop.user, hop.port) if hop.is_configured else []
-    config = load(paths, hop.name, hop.user, hop.port)
+    if hop.is_configured:
+        paths, config = usable_config(surroundings.home, hop.name, folder, hop.user, hop.port)
+    else:
+        paths, config = [], no_config(hop.name, hop.user, hop.port)
     return paths, config, KnownHosts(_known_hosts_paths(config, surroundings), surroundings.known_hosts_path)
 
 

@@ -430,6 +430,15 @@ class TestConfiguration:
         here.configure("Include config config", *stanza("alias", sshd, f"IdentityFile {sshd.client_key}"))
         await pool.connect(here.alias("alias"))
 
+    async def test_what_a_match_runs_runs_few_times(self, sshd: Sshd, here: Here, pool: SshConnectionPool) -> None:
+        here.know(sshd)
+        here.configure(
+            f'Match exec "echo >>{here.home}/runs"', *stanza("alias", sshd, f"IdentityFile {sshd.client_key}")
+        )
+        await pool.connect(here.alias("alias"))
+        # Here, and where asyncssh connects.
+        assert len((here.home / "runs").read_text()) == 2
+
     async def test_nothing_is_left_of_the_copies_that_are_read(
         self, sshd: Sshd, here: Here, pool: SshConnectionPool, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -295,6 +295,14 @@ class TestCertificates:
         await pool.trust(here.host(certified), error.details["fingerprint"])
         await pool.connect(here.host(certified))
 
+    @pytest.mark.parametrize("is_host_key", [True, False], ids=["host", "authority"])
+    async def test_a_certificate_of_or_by_a_revoked_key_is_not(
+        self, certified: Sshd, authority: Path, here: Here, pool: SshConnectionPool, is_host_key: bool
+    ) -> None:
+        public_keys = [path.with_suffix(".pub").read_text() for path in (authority, authority.with_name("host_key"))]
+        here.known_hosts.write_text(f"@cert-authority * {public_keys[0]}@revoked * {public_keys[is_host_key]}")
+        await (changed if is_host_key else unknown)(pool, here.host(certified, host="localhost"))
+
     async def test_an_authority_of_other_hosts_is_none_of_this_one(
         self, certified: Sshd, authority: Path, here: Here, pool: SshConnectionPool
     ) -> None:
