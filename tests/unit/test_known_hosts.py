@@ -80,6 +80,12 @@ def test_a_key_that_is_trusted_by_name_and_revoked_by_port_is_not_trusted(tmp_pa
     assert verdict(hosts, "web", 22, "new") == "known"
 
 
+def test_a_key_of_the_bare_name_does_not_stand_for_another_one_of_the_port(tmp_path: Path) -> None:
+    hosts = known(tmp_path, f"[web]:2222 {public('old')}", f"web {public('new')}")
+
+    assert verdict(hosts, "web", 2222, "new") == "host_key_changed"
+
+
 def test_the_algorithm_of_a_known_key_is_asked_for_first_and_no_other_left_out(tmp_path: Path) -> None:
     hosts = known(tmp_path, f"[web]:2222 {public('web', 'ecdsa-sha2-nistp256')}", f"web {public('rsa', 'ssh-rsa')}")
     usual = KnownHosts([], str(tmp_path / "none")).algorithms("web", 22, certified=False)
