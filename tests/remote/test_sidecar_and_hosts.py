@@ -429,7 +429,7 @@ async def test_a_client_that_does_not_read_holds_the_host_back_and_memory_stays_
         await sidecar.at_rest()
         growth_bytes = sidecar.resident_bytes() - before_bytes
         record_measured(
-            f"a client that doesn't read a preview of 400 MB on a host: {growth_bytes / 2**20:.1f} MiB more"
+            f"a client that doesn't read a preview of 300 MB on a host: {growth_bytes / 2**20:.1f} MiB more"
         )
         assert growth_bytes < 8 * 2**20
         assert host.processes()
