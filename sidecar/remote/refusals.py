@@ -60,5 +60,5 @@ def _words_of(error: OSError) -> str:
     """The system's words: asyncio has its own for a failed connection, and of several attempts tells all at once."""
     if error.filename is not None:
         return describe_os_error(error)
-    numbers = [error.errno] if error.errno else [int(number) for number in _ERROR_NUMBER.findall(str(error))]
+    numbers = map(int, _ERROR_NUMBER.findall(str(error)))
     return ", ".join(dict.fromkeys(os.strerror(number).lower() for number in numbers)) or describe_os_error(error)

@@ -200,6 +200,7 @@ class TestAgent:
                     await pool.connect(here.alias("alias"))
                 else:
                     await refused(pool, here.alias("alias"))
+            shutil.copy(sshd.client_key, here.ssh / "id_ed25519")
             here.configure(*stanza("alias", sshd, "IdentitiesOnly yes", "IdentityFile none"))
             await refused(pool, here.alias("alias", id="none"))
 
@@ -472,7 +473,8 @@ class TestConfiguration:
         here.know(sshd)
         with agent(here, sshd.client_key):
             here.configure(
-                *stanza("alias", sshd, "ForwardAgent yes", "RequestTTY force", "RemoteCommand exit 3"),
+                *stanza("alias", sshd, f"ForwardAgent {here.environ['SSH_AUTH_SOCK']}", "RequestTTY force"),
+                "RemoteCommand exit 3",
                 *("SetEnv NAME=value", "SendEnv HOME", "ForwardX11Trusted yes", "LocalForward 1 localhost:2"),
             )
             host = here.alias("alias")

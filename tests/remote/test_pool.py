@@ -160,8 +160,7 @@ class TestChannels:
         await ended(running.pop())
         (await started(pool, host, "echo ready; exec sleep 1000")).close()
         waiting = asyncio.create_task(started(pool, host))
-        await settled()
-        assert not waiting.done()
+        assert not (await asyncio.wait([waiting], timeout=0.3))[0]
         (sleep,) = [one for one in sshd.processes() if "sleep 1000" in one.command]
         os.kill(sleep.pid, 9)
         running.append(await waiting)
@@ -469,6 +468,8 @@ class TestSettings:
         assert await process.read() == b"still here\n"
         await ended(process)
         await eventually(lambda: sshd.connections() == 1, "the old connection is closed")
+        await pool.connect(here.host(sshd, label="another"))
+        await eventually(lambda: sshd.connections() == 1, "the old connection, on which nothing ran, is closed")
 
     async def test_what_runs_on_an_old_connection_ends_with_disconnect_and_close(
         self, sshd: Sshd, here: Here, host: Host, pool: SshConnectionPool
