@@ -203,6 +203,19 @@ class TestMaxSessions:
                 process.close()
             assert await said(pool, host, "echo in") == b"in\n"
 
+    async def test_a_command_waits_for_as_long_as_others_run(
+        self, sshd_two_sessions: Sshd, here: Here, pool: SshConnectionPool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(pool_module, "REFUSED_S", 0.1)
+        here.know(sshd_two_sessions)
+        host = here.host(sshd_two_sessions)
+        running = await fill(pool, host, 2)
+        waiting = asyncio.create_task(said(pool, host, "echo in"))
+        assert not (await asyncio.wait([waiting], timeout=0.4))[0]
+        await ended(running[0])
+        assert await waiting == b"in\n"
+        running[1].close()
+
     async def test_a_host_that_takes_none_refuses(
         self, make_sshd: MakeSshd, here: Here, pool: SshConnectionPool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -290,10 +303,11 @@ class TestLostConnections:
             assert (sshd.home / "effects").read_text() == "once\n"
         await said(pool, host, "true")
 
+    @pytest.mark.parametrize("way", ["abort", "close"])
     async def test_a_command_that_may_have_begun_is_never_run_again(
-        self, sshd: Sshd, here: Here, pool: SshConnectionPool
+        self, sshd: Sshd, here: Here, pool: SshConnectionPool, way: str
     ) -> None:
-        async with scripted(here, sshd, on_command=lambda connection: connection.abort()) as (host, commands):
+        async with scripted(here, sshd, on_command=lambda connection: getattr(connection, way)()) as (host, commands):
             with pytest.raises(ConnectionBroken, match="connection closed"):
                 await pool.open(host, "effect")
             assert commands == ["effect"]
@@ -432,7 +446,14 @@ class TestLostConnections:
                 await connecting
             pool.disconnect(host.id)
         await eventually(lambda: not sshd.connections(), "no connection is left")
-        assert await said(pool, host, "echo in") == b"in\n"
+        for _ in range(ALL_CHANNELS):
+            opening = asyncio.create_task(pool.open(host, WAITING))
+            await settled()
+            opening.cancel()
+            await asyncio.wait([opening])
+            assert opening.cancelled()
+        for process in await fill(pool, host):
+            process.close()
 
 
 class TestIdle:
