@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -285,7 +286,7 @@ class TestPasswords:
         hosts = [
             here.host(sshd, auth_method="password", password=secret),
             here.host(sshd, id="locked", key_path=str(sshd.encrypted_key), passphrase=other),
-            here.host(sshd, id="password", auth_method="password", username="walker", password=PASSWORD),
+            here.host(sshd, id="password", auth_method="password", username=sshd.walker.name, password=PASSWORD),
         ]
         shown = []
         for host in hosts:
@@ -343,7 +344,7 @@ class TestConfiguration:
         here.know(sshd)
         here.configure(
             *("Host alias", f"HostName {sshd.host}", f"Port {sshd.port}", f"IdentityFile {sshd.client_key}"),
-            *(f"Match {criteria}", "User root", "Match all", "User walker"),
+            *(f"Match {criteria}", f"User {sshd.root.name}", "Match all", f"User {sshd.walker.name}"),
         )
         assert await said(pool, here.alias("alias"), "id -un") == (b"root\n" if holds else b"walker\n")
 
@@ -399,7 +400,7 @@ class TestConfiguration:
         here.know(sshd)
         here.configure(
             *("Host alias", f"HostName {sshd.host}", f"Port {sshd.port}", f"IdentityFile {sshd.client_key}"),
-            *(head, "User root", "Host alias", "User walker"),
+            *(head, f"User {sshd.root.name}", "Host alias", f"User {sshd.walker.name}"),
         )
         assert await said(pool, here.alias("alias"), "id -un") == b"walker\n"
 
@@ -459,7 +460,7 @@ class TestConfiguration:
         proxy.write_text(_PROXY)
         here.configure(
             *stanza("alias", sshd, f"IdentityFile {sshd.client_key}"),
-            f'ProxyCommand python3 "{proxy}" %h %p 2>"{errors}"',
+            f'ProxyCommand "{sys.executable}" "{proxy}" %h %p 2>"{errors}"',
         )
         assert await said(pool, here.alias("alias"), "echo in") == b"in\n"
         pid = int(errors.read_text())

@@ -482,7 +482,7 @@ class TestSettings:
         self, sshd: Sshd, here: Here, host: Host, pool: SshConnectionPool
     ) -> None:
         process = await started(pool, host)
-        changed = here.host(sshd, username="root")
+        changed = here.host(sshd, username=sshd.root.name)
         assert await said(pool, changed, "id -un") == b"root\n"
         assert sshd.connections() == 2
         await process.write(b"still here\n")
