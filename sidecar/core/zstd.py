@@ -6,11 +6,13 @@ header tells no size.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import zstandard
 
 from sidecar.core.blocks import ReadInto
 from sidecar.errors import BrokenCompression
-from sidecar.limits import MAX_ZSTD_WINDOW_BYTES, ZSTD_FEED_BYTES, ZSTD_GROWTH_BYTES, ZSTD_READ_BYTES
+from sidecar.limits import MAX_ZSTD_WINDOW_BYTES, ROW_PIECE_BYTES, ZSTD_FEED_BYTES, ZSTD_GROWTH_BYTES, ZSTD_READ_BYTES
 
 HEADER_BYTES = 18
 
@@ -79,6 +81,13 @@ class ZstdReader:
         except zstandard.ZstdError as error:
             raise _broken(error) from None
         self._waiting = self._waiting[len(piece) - len(self._frame.unused_data) :]
+
+
+def pieces(read_into: ReadInto) -> Iterator[bytes]:
+    """What ``read_into`` delivers, in pieces of at most ``ROW_PIECE_BYTES``."""
+    piece = memoryview(bytearray(ROW_PIECE_BYTES))
+    while count := read_into(piece):
+        yield bytes(piece[:count])
 
 
 def _broken(error: zstandard.ZstdError) -> BrokenCompression:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sidecar.core.blocks import Block, RecordBlocks
-from sidecar.core.zstd import ZstdReader, decompress
+from sidecar.core.zstd import ZstdReader, decompress, pieces
 from sidecar.errors import BrokenCompression
-from sidecar.limits import BLOCK_BYTES, ROW_PIECE_BYTES
+from sidecar.limits import BLOCK_BYTES
 from sidecar.remote.records import Records
 from sidecar.stores.sqlite_archives import cold_events
 from sidecar.stores.sqlite_rows import Lines, undecodable
@@ -37,7 +37,7 @@ class ForwardedTranscript:
             return
         self._records.put_back(record)
         blocks = RecordBlocks()
-        source = ZstdReader(_Pieces(self._records, record.name))
+        source = ZstdReader(_Joined(_data_of(self._records, record.name)))
         if record.name == "piece":
             while block := blocks.read(source):
                 yield block
@@ -58,14 +58,11 @@ class ForwardedTranscript:
 
 
 def _line_of(seq: int, frame: bytes) -> Iterator[Block]:
-    source = ZstdReader(_Fixed(frame))
     lines = Lines()
-    piece = memoryview(bytearray(ROW_PIECE_BYTES))
     try:
         # As a row here: a small one in one go, others in pieces.
         whole = decompress(frame, BLOCK_BYTES)
-        pieces = [whole] if whole is not None else (bytes(piece[:count]) for count in iter(lambda: source(piece), 0))
-        size_bytes = lines.add_pieces(pieces)
+        size_bytes = lines.add_pieces([whole] if whole is not None else pieces(ZstdReader(_Joined(iter([frame])))))
     except BrokenCompression as error:
         raise undecodable(seq, error.message) from None
     block = Block(bytearray(), 0, 0) if size_bytes is None else lines.block()
@@ -73,37 +70,29 @@ def _line_of(seq: int, frame: bytes) -> Iterator[Block]:
         yield block
 
 
-class _Pieces:
-    """A ``ReadInto`` of the bytes of all records of one name that come next."""
-
-    def __init__(self, records: Records, name: str) -> None:
-        self._records = records
-        self._name = name
-        self._data = memoryview(b"")
-
-    def __call__(self, space: memoryview) -> int:
-        while not self._data:
-            record = self._records.next_told()
-            if record is None:
-                return 0
-            if record.name != self._name:
-                self._records.put_back(record)
-                return 0
-            self._data = memoryview(record.data)
-        count = min(len(space), len(self._data))
-        space[:count] = self._data[:count]
-        self._data = self._data[count:]
-        return count
+def _data_of(records: Records, name: str) -> Iterator[bytes]:
+    """The bytes of all records of one name that come next."""
+    while (record := records.next_told()) is not None:
+        if record.name != name:
+            records.put_back(record)
+            return
+        yield record.data
 
 
-class _Fixed:
-    """A ``ReadInto`` of what is held already."""
+class _Joined:
+    """A ``ReadInto`` of what pieces of any size hold, one after another."""
 
-    def __init__(self, data: bytes) -> None:
-        self._data = memoryview(data)
+    def __init__(self, data: Iterator[bytes]) -> None:
+        self._data = data
+        self._piece = memoryview(b"")
 
     def __call__(self, space: memoryview) -> int:
-        count = min(len(space), len(self._data))
-        space[:count] = self._data[:count]
-        self._data = self._data[count:]
+        while not self._piece:
+            piece = next(self._data, None)
+            if piece is None:
+                return 0
+            self._piece = memoryview(piece)
+        count = min(len(space), len(self._piece))
+        space[:count] = self._piece[:count]
+        self._piece = self._piece[count:]
         return count

@@ -9,6 +9,7 @@ import asyncio
 import secrets
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sidecar.cancel import CancelToken
@@ -110,9 +111,7 @@ class RemoteHome:
         return self._folders(None, token)
 
     def _folders(self, agent_id: str | None, token: CancelToken) -> list[RemoteFolders]:
-        def run(request: Mapping[str, Any]) -> Generator[Record | None, None, None]:
-            return self.run(request, token)
-
+        run = partial(self.run, token=token)
         return list(folders_in(run({"op": "names", "agentId": agent_id}), run))
 
     def run(self, request: Mapping[str, Any], token: CancelToken) -> Generator[Record | None, None, None]:

@@ -30,7 +30,6 @@ _LF = 0x0A
 
 _decode = msgspec.json.Decoder(list[Any]).decode
 
-
 _TOLD: dict[str, type[SidecarError]] = {
     error.kind: error for error in (HomeUnknown, InvalidParams, SourceUnreadable, BrokenDatabase, BrokenCompression)
 }
@@ -66,11 +65,11 @@ class RecordReader:
 
     def __init__(self, nonce: str) -> None:
         self._sentinel = f"\nclawpal-helper {nonce}\n".encode()
-        # The first line may begin with the sentinel's own line feed already read.
-        self._waiting = bytearray(b"\n")
+        self._waiting = bytearray()
         self._searched = 0
         self._begun = False
         self._head: Record | None = None
+        """One whose bytes are not all there yet; their number is its last item."""
 
     def feed(self, chunk: bytes) -> list[Record]:
         """The records that are whole with ``chunk``."""
@@ -81,14 +80,13 @@ class RecordReader:
         place = 0
         while True:
             if self._head is not None:
-                size = self._head.items.pop()
-                if len(self._waiting) - place <= size:
-                    self._head.items.append(size)
+                *items, size_bytes = self._head.items
+                end = place + size_bytes
+                if len(self._waiting) <= end:
                     break
-                end = place + size
                 if self._waiting[end] != _LF:
                     raise _garbled("bytes that are no record")
-                records.append(self._head._replace(data=bytes(self._waiting[place:end])))
+                records.append(Record(self._head.name, items, bytes(self._waiting[place:end])))
                 self._head, place = None, end + 1
                 self._searched = place
                 continue

@@ -10,7 +10,7 @@ import os
 from bisect import bisect_left
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from sidecar.cancel import CancelToken
 from sidecar.core.analysis import ArchivedAs, Kind, SessionAnalysis, Transcript, analyse
@@ -23,18 +23,17 @@ from sidecar.stores.files import BoundedReader, OpenFile, open_folder, open_regu
 from sidecar.stores.locations import AgentFolder
 from sidecar.stores.session_index import SessionIndex, read_index
 from sidecar.stores.session_names import (
-    FOLDERS,
+    ALL_FOLDERS,
     IMPORT_FOLDER,
     LIVE_FOLDER,
+    SUFFIX,
+    Archive,
     classify,
     indexed_id,
     is_archive,
     is_transcript,
 )
 from sidecar.text import file_name, wire_name
-
-_ALL_FOLDERS = (*(folder for folder, _ in FOLDERS), IMPORT_FOLDER)
-_SUFFIX = ".jsonl"
 
 
 class Database(Protocol):
@@ -43,15 +42,6 @@ class Database(Protocol):
     def __contains__(self, session_id: str) -> bool: ...
 
     def holds_entries(self, session_id: str, entry_ids: Iterable[str]) -> bool: ...
-
-
-class _Archive(NamedTuple):
-    """A file whose name is its id: where it lies, how it is called, whose transcript it is, what became of that."""
-
-    folder: str
-    name: str
-    stem: str
-    archived_as: ArchivedAs
 
 
 class JsonlStore:
@@ -70,8 +60,8 @@ class JsonlStore:
         self._token = token
         self._blocks = RecordBlocks()
         self._stems: list[str] = []
-        self._archives: list[_Archive] = []
-        for folder in _ALL_FOLDERS:
+        self._archives: list[Archive] = []
+        for folder in ALL_FOLDERS:
             self._list(folder)
         self._stems.sort()
         self._archives.sort()
@@ -89,7 +79,7 @@ class JsonlStore:
         self._leave_out_copies()
         index = self._read_index()
         with_archives = {archive.folder for archive in self._archives}
-        for folder in _ALL_FOLDERS:
+        for folder in ALL_FOLDERS:
             path = os.path.join(self._folder, folder)
             if folder not in with_archives and not (folder == LIVE_FOLDER and self._stems):
                 continue
@@ -105,11 +95,11 @@ class JsonlStore:
         """
         sought = file_name(session_id)
         if self._has_stem(sought):
-            return self._read_blocks(LIVE_FOLDER, sought + _SUFFIX)
+            return self._read_blocks(LIVE_FOLDER, sought + SUFFIX)
         for archive in self._archives:
             if archive.name == sought:
                 return self._read_blocks(archive.folder, sought)
-        if sought.endswith(_SUFFIX) and self._has_stem(sought.removesuffix(_SUFFIX)):
+        if sought.endswith(SUFFIX) and self._has_stem(sought.removesuffix(SUFFIX)):
             return self._read_blocks(LIVE_FOLDER, sought)  # left over from a migration, with entries of its own
         return None
 
@@ -152,7 +142,7 @@ class JsonlStore:
         """Of each transcript in a folder: its file's name, its id, its stem, its kind, what became of it."""
         if folder == LIVE_FOLDER:
             for stem in self._stems:
-                yield stem + _SUFFIX, stem, stem, "sessions", None
+                yield stem + SUFFIX, stem, stem, "sessions", None
         for archive in self._archives:
             if archive.folder == folder:
                 yield archive.name, archive.name, archive.stem, "archive", archive.archived_as
@@ -207,9 +197,9 @@ class JsonlStore:
                 for entry in entries:
                     if live and is_transcript(entry.name):
                         if _may_be_file(entry):
-                            self._stems.append(entry.name.removesuffix(_SUFFIX))
+                            self._stems.append(entry.name.removesuffix(SUFFIX))
                     elif (name := classify(entry.name)) and is_archive(name, folder) and _may_be_file(entry):
-                        self._archives.append(_Archive(folder, entry.name, name.stem, name.archived_as))
+                        self._archives.append(Archive(folder, entry.name, name.stem, name.archived_as))
         except FileNotFoundError:
             pass
         except OSError as error:
@@ -227,7 +217,7 @@ class JsonlStore:
         for stem in leftovers:
             self._token.check()
             if not self._is_copy(stem, database):
-                self._archives.append(_Archive(LIVE_FOLDER, stem + _SUFFIX, stem, None))
+                self._archives.append(Archive(LIVE_FOLDER, stem + SUFFIX, stem, None))
         self._archives.sort()
 
     def _is_copy(self, stem: str, database: Database) -> bool:
@@ -238,7 +228,7 @@ class JsonlStore:
             return False
 
     def _entry_ids(self, stem: str) -> Generator[str, None, None]:
-        for block in self._read_blocks(LIVE_FOLDER, stem + _SUFFIX):
+        for block in self._read_blocks(LIVE_FOLDER, stem + SUFFIX):
             for entry_id in entry_ids(block):
                 if entry_id is None:
                     raise _OwnEntry
@@ -286,7 +276,7 @@ def _decompressed(source: BoundedReader, name: str) -> ReadInto:
     return ZstdReader(source)
 
 
-def _is_import_of(archive: _Archive, database: Database) -> bool:
+def _is_import_of(archive: Archive, database: Database) -> bool:
     """Whether an imported file's session is in the database. The name has a key before the id, which may have dots."""
     if archive.folder != IMPORT_FOLDER:
         return False

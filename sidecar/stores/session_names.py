@@ -29,6 +29,8 @@ FOLDERS: tuple[tuple[str, Kind], ...] = (("sessions", "sessions"), ("sessions_ar
 """Where an agent's live transcripts and archives lie, and the kind of what lies there."""
 LIVE_FOLDER = "sessions"
 IMPORT_FOLDER = "session-sqlite-import-archive"
+ALL_FOLDERS = (*(folder for folder, _ in FOLDERS), IMPORT_FOLDER)
+SUFFIX = ".jsonl"
 
 _TRACE = ".trajectory"
 _UUID = "-".join(f"[0-9a-f]{{{digits}}}" for digits in (8, 4, 4, 4, 12))
@@ -51,6 +53,15 @@ class SessionFileName(NamedTuple):
     stem: str
     archived_as: ArchivedAs = None
     compressed: bool = False
+
+
+class Archive(NamedTuple):
+    """A file whose name is its id: where it lies, how it is called, whose transcript it is, what became of that."""
+
+    folder: str
+    name: str
+    stem: str
+    archived_as: ArchivedAs
 
 
 def classify(name: str) -> SessionFileName | None:

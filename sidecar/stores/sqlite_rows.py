@@ -17,7 +17,7 @@ from typing import Any, Literal, cast
 
 from sidecar.core.analysis import ArchivedAs
 from sidecar.core.blocks import Block
-from sidecar.core.zstd import HEADER_BYTES, ZstdReader, content_bytes, decompress
+from sidecar.core.zstd import HEADER_BYTES, ZstdReader, content_bytes, decompress, pieces
 from sidecar.errors import BrokenCompression, BrokenDatabase
 from sidecar.limits import (
     BLOCK_BYTES,
@@ -331,10 +331,7 @@ def _decompressed_pieces(blob: sqlite3.Blob) -> Iterator[bytes]:
         space[: len(data)] = data
         return len(data)
 
-    reader = ZstdReader(read_into)
-    piece = memoryview(bytearray(ROW_PIECE_BYTES))
-    while count := reader(piece):
-        yield bytes(piece[:count])
+    return pieces(ZstdReader(read_into))
 
 
 def undecodable(seq: int, why: str) -> BrokenDatabase:

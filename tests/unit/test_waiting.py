@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
@@ -15,17 +15,6 @@ from sidecar.cancel import CancelToken
 from sidecar.errors import Cancelled
 from sidecar.remote.waiting import in_steps, wait
 from tests.client import WITHIN_S
-
-
-@pytest.fixture
-def loop() -> Iterator[asyncio.AbstractEventLoop]:
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    yield loop
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
-    loop.close()
 
 
 async def answer(value: object = 7, after_s: float = 0.0) -> Any:

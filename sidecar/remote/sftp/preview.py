@@ -10,10 +10,10 @@ from sidecar.errors import SourceUnreadable
 from sidecar.remote.sftp.files import HostFiles, is_file, is_link
 from sidecar.remote.sftp.home import DATABASE_UNREAD, has_database
 from sidecar.remote.sftp.output import Output
-from sidecar.remote.sftp.sessions import ALL_FOLDERS, SUFFIX, Archive, as_place, may_lead_to_file
+from sidecar.remote.sftp.sessions import as_place, may_lead_to_file
 from sidecar.remote.sftp.text import ArrivingText, is_compressed
 from sidecar.stores.locations import AgentFolder
-from sidecar.stores.session_names import LIVE_FOLDER, is_transcript
+from sidecar.stores.session_names import ALL_FOLDERS, LIVE_FOLDER, SUFFIX, Archive, is_transcript
 from sidecar.text import file_name
 
 

@@ -23,27 +23,16 @@ from sidecar.remote.sftp.text import ArrivingText, at_once, is_compressed
 from sidecar.stores.locations import AgentFolder
 from sidecar.stores.session_index import IndexPieces, SessionIndex, index_blocks
 from sidecar.stores.session_names import (
-    FOLDERS,
-    IMPORT_FOLDER,
+    ALL_FOLDERS,
     LIVE_FOLDER,
+    SUFFIX,
+    Archive,
     classify,
     indexed_id,
     is_archive,
     is_transcript,
 )
 from sidecar.text import wire_name
-
-ALL_FOLDERS = (*(folder for folder, _ in FOLDERS), IMPORT_FOLDER)
-SUFFIX = ".jsonl"
-
-
-class Archive(NamedTuple):
-    """A file whose name is its id: where it lies, how it is called, whose transcript it is, what became of that."""
-
-    folder: str
-    name: str
-    stem: str
-    archived_as: ArchivedAs
 
 
 class _Place(NamedTuple):
