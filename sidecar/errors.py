@@ -138,6 +138,43 @@ class RemoteFailed(SidecarError):
     kind, code, meaning = "remote_failed", -32039, "What ran on the host failed; the message has its words."
 
 
+class BackupNotFound(SidecarError):
+    kind, code, meaning = "backup_not_found", -32050, "There is no snapshot of that name."
+
+    def __init__(self, name: str) -> None:
+        # The frontend looks for "no such file".
+        super().__init__(f'no such file: there is no backup "{name}"')
+
+
+class BackupDamaged(SidecarError):
+    """``details`` are ``failedItems``, the number of differences, and ``failures``, the first as ``{path, error}``."""
+
+    kind, code = "backup_damaged", -32051
+    meaning = "A snapshot doesn't hold what its manifest says; nothing was changed."
+
+
+class BackupUnverified(SidecarError):
+    kind, code, meaning = "backup_unverified", -32052, "A snapshot has no manifest, so that nothing tells what it held."
+
+
+class NoSpace(SidecarError):
+    kind, code, meaning = "no_space", -32053, "The disk is too full for it; nothing was changed."
+
+
+class TargetInUse(SidecarError):
+    """``details`` are ``users``, the first of what stands in the way, each a sentence."""
+
+    kind, code, retryable = "target_in_use", -32054, True
+    meaning = "OpenClaw, or another program, is using what would be replaced; stop it, then try again."
+
+
+class TargetNotWritable(SidecarError):
+    """``details`` are ``failedItems`` and ``failures`` as of ``BackupDamaged``."""
+
+    kind, code = "target_not_writable", -32055
+    meaning = "Something that would be replaced can't be; nothing was changed."
+
+
 class ReplyTooLarge(SidecarError):
     kind, code, meaning = "reply_too_large", -32020, "The answer is over the reply limit; use the stream it names."
 
@@ -172,6 +209,12 @@ COMMAND_ERRORS = (
     ChannelRefused,
     HostTimedOut,
     RemoteFailed,
+    BackupNotFound,
+    BackupDamaged,
+    BackupUnverified,
+    NoSpace,
+    TargetInUse,
+    TargetNotWritable,
     ReplyTooLarge,
     TooBusy,
     Cancelled,

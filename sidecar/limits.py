@@ -156,3 +156,27 @@ SFTP_OUTPUT_BYTES = CHANNEL_CHUNKS * CHUNK_BYTES
 BEAT_S = 0.7
 MAX_LINKS = 40
 REMOVAL_ENDS_WITHIN_S = 5.0
+
+# Backups
+NAMES_AT_ONCE = 10_000
+"""Names of one folder that are held while it is walked."""
+COPY_BYTES = MIB
+MAX_COPIES = 3
+"""How often a file that changes while it is copied is copied."""
+YOUNG_S = 2.0
+"""A file that was changed so shortly before it was read may change again without its times telling."""
+DATABASE_PAGES_A_STEP = 256
+DATABASE_STEPS_A_LOOK = 20_000
+"""Instructions of SQLite's between two looks at whether to go on."""
+MAX_DATABASE_BUSY_S = 10.0
+MAX_MANIFEST_LINE_BYTES = 64 * KIB
+MANIFEST_TAIL_BYTES = 64 * KIB
+MAX_SNAPSHOTS_A_SECOND = 100
+FREE_SPACE_LEFT_BYTES = 16 * MIB
+"""What a backup or a restore doesn't use up of a disk."""
+BACKUP_LOCK_WAIT_S = 10.0
+BACKUP_LOCK_POLL_S = 0.02
+PROGRESS_S = 0.1
+SYNC_LOOK_S = 0.02
+REMOVAL_S = 0.05
+"""What a cancel waits for until the rest of what was staged is removed behind its back."""

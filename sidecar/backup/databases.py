@@ -1,0 +1,204 @@
+"""Copy SQLite databases through SQLite, in one read transaction, and check what came of it.
+
+A copy of the file alone would lack what is in the WAL and could be torn. ``Connection.backup`` starts anew whenever
+somebody writes, unless it runs inside a read transaction of its own connection (FIELD-NOTES, "SQLite and copying").
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from sidecar.backup.files import Copied, copy_file, digest_of, keep_status
+from sidecar.backup.progress import Progress
+from sidecar.cancel import CancelToken
+from sidecar.errors import Cancelled, SourceUnreadable, describe_os_error
+from sidecar.limits import (
+    DATABASE_PAGES_A_STEP,
+    DATABASE_STEPS_A_LOOK,
+    MAX_DATABASE_BUSY_S,
+    SQLITE_BUSY_TIMEOUT_S,
+    SQLITE_CACHE_KIB,
+    SQLITE_RETRY_S,
+)
+from sidecar.stores.sqlite_files import Look, holds, is_on_shared_file_system, look_at
+from sidecar.stores.sqlite_files import copy_database as copy_raw
+
+# What a writer brings about that will soon be done; SQLite's words, since Python before 3.11 doesn't tell its codes.
+_PASSING = ("locked", "busy", "readonly", "locking protocol")
+_NO_DATABASE = "file is not a database"
+
+
+class CopiedDatabase(NamedTuple):
+    """A database that was copied; ``problem`` says what is wrong with it, if something is."""
+
+    copied: Copied
+    problem: str | None = None
+
+
+class _Unsettled(Exception):
+    """The database changed as we looked; try again."""
+
+
+def copy_database(source: bytes, target: bytes, progress: Progress) -> CopiedDatabase | None:
+    """Copy one state of a database, whole; with mode, times and owner of its file. ``None`` if it is none after all.
+
+    A damaged one is copied as its file is. ``FileNotFoundError`` if it is gone, ``SourceUnreadable`` if it can't be
+    read, or is locked all the time; ``OSError`` if the copy can't be written.
+    """
+    path = os.fsdecode(os.path.realpath(source))
+    give_up_at_s = time.monotonic() + MAX_DATABASE_BUSY_S
+    done_before = progress.bytes_copied
+    while True:
+        progress.bytes_copied = done_before
+        status = _status(source)
+        try:
+            look = look_at(path)
+            if not holds(look.database) and not holds(look.wal):
+                return None
+            problem = _copy_once(path, look, target, progress)
+            break
+        except sqlite3.Error as error:
+            words = str(error)
+            if words == _NO_DATABASE:
+                return None
+            if not any(word in words for word in _PASSING):
+                return _as_it_is(source, target, progress, words, done_before)
+            trouble = f"the database stays locked: {words}"
+        except _Unsettled:
+            trouble = "the database changes all the time"
+        if time.monotonic() >= give_up_at_s:
+            raise SourceUnreadable(trouble)
+        progress.step()
+        time.sleep(SQLITE_RETRY_S)
+    progress.bytes_copied = done_before
+    sha256 = digest_of(target, progress)
+    keep_status(target, status)
+    return CopiedDatabase(Copied(sha256, os.stat(target).st_size, status), problem)
+
+
+def _status(source: bytes) -> os.stat_result:
+    try:
+        return os.lstat(source)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise SourceUnreadable(describe_os_error(error)) from None
+
+
+def _copy_once(path: str, look: Look, target: bytes, progress: Progress) -> str | None:
+    """Copy the database to ``target`` and check it there: what is wrong with it."""
+    for leftover in (target, target + b"-wal", target + b"-shm", target + b"-journal"):
+        with suppress(FileNotFoundError):
+            os.unlink(leftover)
+    way_in = "copy" if is_on_shared_file_system(path) else look.way_in
+    if way_in == "copy":
+        _copy_recovered(path, look, target, progress)
+    elif way_in == "shared":
+        _copy_pages(path, "mode=ro&readonly_shm=1", target, progress)
+    else:
+        if not look.is_settled():
+            raise _Unsettled
+        _copy_pages(path, "mode=ro&immutable=1", target, progress)
+        if look_at(path) != look:
+            raise _Unsettled
+    return _check(target, progress)
+
+
+def _copy_recovered(path: str, look: Look, target: bytes, progress: Progress) -> None:
+    """Copy the files of a database that crashed, or that another kernel has open, and let SQLite recover the copy."""
+    raw = os.fsdecode(target + b".raw")
+    try:
+        # Whoever cancels waits for no more than the copy's own look at the token.
+        if not copy_raw(path, look, raw, _Stepping(progress)):
+            raise _Unsettled
+        _copy_pages(raw, "mode=rw", target, progress)
+    finally:
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            with suppress(FileNotFoundError):
+                os.unlink(raw + suffix)
+
+
+class _Stepping(CancelToken):
+    """A token that asks a ``Progress`` whether it is set."""
+
+    __slots__ = ("_progress",)
+
+    def __init__(self, progress: Progress) -> None:
+        super().__init__()
+        self._progress = progress
+
+    def check(self) -> None:
+        self._progress.step()
+
+
+def _copy_pages(path: str, how: str, target: bytes, progress: Progress) -> None:
+    with closing(_connect(path, how)) as source, closing(_connect(os.fsdecode(target), "mode=rwc")) as copy:
+        os.chmod(target, 0o600)
+        copy.execute("PRAGMA journal_mode = OFF")
+        copy.execute("PRAGMA synchronous = OFF")
+        (page_bytes,) = source.execute("PRAGMA page_size").fetchone()
+        pages_done = 0
+        since_s = time.monotonic()
+
+        def step(_status: int, remaining: int, total: int) -> None:
+            nonlocal pages_done, since_s
+            if total - remaining > pages_done:
+                since_s = time.monotonic()
+            elif time.monotonic() - since_s > MAX_DATABASE_BUSY_S:
+                raise SourceUnreadable("the database stays locked while it is copied")
+            progress.step((total - remaining - pages_done) * page_bytes)
+            pages_done = total - remaining
+
+        source.execute("BEGIN")
+        source.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        source.backup(copy, pages=DATABASE_PAGES_A_STEP, progress=step, sleep=SQLITE_RETRY_S)
+        source.rollback()
+
+
+def _check(target: bytes, progress: Progress) -> str | None:
+    """What SQLite finds wrong with the database at ``target``; ``None`` if it finds nothing."""
+    with closing(_connect(os.fsdecode(target), "mode=ro&immutable=1")) as database:
+        cancelled: list[Cancelled] = []
+
+        def look() -> int:
+            try:
+                progress.step()
+            except Cancelled as error:
+                cancelled.append(error)
+                return 1
+            return 0
+
+        database.set_progress_handler(look, DATABASE_STEPS_A_LOOK)
+        try:
+            (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
+        except sqlite3.Error as error:
+            if cancelled:
+                raise cancelled[0] from None
+            found = str(error)
+    return None if found == "ok" else f"the database is damaged: {found}"
+
+
+def _as_it_is(source: bytes, target: bytes, progress: Progress, words: str, done_before: int) -> CopiedDatabase:
+    # This opens and closes the file, which drops the locks of a connection that this process may have to it; but what
+    # reads a damaged database here has nothing that is worth protecting.
+    progress.bytes_copied = done_before
+    problem = f"the database is damaged, and was copied as its file is: {words}"
+    return CopiedDatabase(copy_file(source, target, progress), problem)
+
+
+def _connect(path: str, how: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"{Path(path).as_uri()}?{how}", uri=True, timeout=SQLITE_BUSY_TIMEOUT_S, isolation_level=None
+    )
+    try:
+        connection.execute(f"PRAGMA cache_size = -{SQLITE_CACHE_KIB}")
+        connection.execute("PRAGMA trusted_schema = OFF")
+    except BaseException:
+        connection.close()
+        raise
+    return connection

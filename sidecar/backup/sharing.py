@@ -1,0 +1,101 @@
+"""Share with the snapshot before what did not change since, so that a second backup costs little time and room."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Iterator
+
+from sidecar.backup import manifest
+from sidecar.backup.files import clone, digest_of, keep_status, owner_of
+from sidecar.backup.folder import BackupFolder
+from sidecar.backup.manifest import Entry
+from sidecar.backup.progress import Progress
+from sidecar.backup.rules import is_database_name, order_of
+from sidecar.errors import BackupDamaged, SourceUnreadable
+from sidecar.limits import YOUNG_S
+
+
+def source_of(path: bytes, status: os.stat_result) -> list[int] | None:
+    """What tells whether the file at ``path`` is still the one that was copied; ``None`` if it is too young to tell.
+
+    Of a database its WAL counts too. The device doesn't: its number may change with each start of the system.
+    """
+    states = [status]
+    if is_database_name(path):
+        with suppress(OSError):
+            states.append(os.stat(path + b"-wal"))
+    newest_ns = max(max(state.st_mtime_ns, state.st_ctime_ns) for state in states)
+    if time.time_ns() - newest_ns < YOUNG_S * 1e9:
+        return None
+    return [
+        number for state in states for number in (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+    ]
+
+
+class PreviousSnapshot:
+    """The newest snapshot that has a manifest, read beside a walk; asked for paths in the order of that walk."""
+
+    def __init__(self, tree: bytes, entries: Iterator[Entry]) -> None:
+        self._tree = tree
+        self._entries = entries
+        self._next: Entry | None = None
+        self._is_over = False
+
+    def file_at(self, path: bytes) -> Entry | None:
+        """The file that the snapshot has at this path, which comes after all that were asked for before."""
+        while not self._is_over:
+            if self._next is None:
+                try:
+                    self._next = next(self._entries, None)
+                except (BackupDamaged, KeyError, TypeError, ValueError, OSError):
+                    self._next = None
+            if self._next is None:
+                self._is_over = True
+            elif self._next.path == path:
+                return self._next if self._next.kind == "file" else None
+            elif order_of(self._next.path) > order_of(path):
+                return None
+            else:
+                self._next = None
+        return None
+
+    def share(self, entry: Entry, target: bytes, progress: Progress) -> bool:
+        """Make ``target`` the same file as that of ``entry``, if it still holds what it did; its bytes are counted."""
+        source = os.path.join(self._tree, entry.path)
+        done_before = progress.bytes_copied
+        try:
+            status = os.lstat(source)
+            same = stat.S_ISREG(status.st_mode) and (status.st_size, status.st_mtime_ns, stat.S_IMODE(status.st_mode))
+            if same != (entry.size_bytes, entry.mtime_ns, entry.mode) or owner_of(status) != entry.owner:
+                return False
+            if digest_of(source, progress) != entry.sha256:
+                progress.bytes_copied = done_before
+                return False
+            if clone(source, target):
+                keep_status(target, status)
+            else:
+                os.link(source, target)
+        except (OSError, SourceUnreadable):
+            # It is being deleted, or has as many links as it can have: the file is copied then.
+            progress.bytes_copied = done_before
+            return False
+        return True
+
+
+@contextmanager
+def previous_snapshot(folder: BackupFolder) -> Iterator[PreviousSnapshot]:
+    """The one to share with; if there is none, one that has nothing."""
+    with ExitStack() as stack:
+        for snapshot in folder.snapshots():
+            if snapshot.status == "unverified":
+                continue
+            try:
+                reader = stack.enter_context(manifest.opened(folder.manifest_of(snapshot.name)))
+            except (OSError, BackupDamaged):
+                continue
+            yield PreviousSnapshot(snapshot.path, reader.entries())
+            return
+        yield PreviousSnapshot(b"", iter(()))

@@ -1,0 +1,142 @@
+"""Walk a tree in the order of its manifest, holding a bounded number of names, whatever lies in it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import Iterator, NamedTuple
+
+from sidecar.backup.rules import (
+    DATABASE_MAGIC,
+    PHASES,
+    Selection,
+    database_beside,
+    is_database_name,
+    phase_of,
+)
+from sidecar.errors import describe_os_error
+from sidecar.limits import NAMES_AT_ONCE
+
+READING = (
+    os.O_RDONLY
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_NONBLOCK", 0)
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_BINARY", 0)
+)
+"""How a file of a tree is opened: not through a link, and without waiting for what took its place."""
+
+
+class Found(NamedTuple):
+    """What lies at a path below the top of a tree. ``text`` says why it is left out, or how it failed."""
+
+    kind: str
+    """``dir``, ``file``, ``link``, ``leftOut`` or ``failed``, as in a manifest."""
+    path: bytes
+    """Relative, with ``/``; empty for the top itself."""
+    status: os.stat_result | None = None
+    text: str = ""
+
+
+def walk_all(root: bytes) -> Iterator[Found]:
+    """Everything in the tree of a snapshot, in the order of its manifest; as ``walk`` otherwise."""
+    return walk(root, None)
+
+
+def walk(root: bytes, selection: Selection | None) -> Iterator[Found]:
+    """What ``selection`` takes below ``root``, which may be a link to a folder, in the order of ``rules.order_of``.
+
+    Links are not followed. What vanishes meanwhile is passed over. ``OSError`` if the top itself can't be listed.
+    """
+    yield Found("dir", b"", os.stat(root))
+    stack = [(b"", _top_names(root))]
+    while stack:
+        folder, names = stack[-1]
+        try:
+            name = next(names, None)
+        except FileNotFoundError:
+            name = None
+        except OSError as error:
+            if not folder:
+                raise
+            yield Found("failed", folder, None, describe_os_error(error))
+            name = None
+        if name is None:
+            stack.pop()
+            continue
+        path = folder + b"/" + name if folder else name
+        found = _look_at(root, path, selection)
+        if found is None:
+            continue
+        yield found
+        if found.kind == "dir":
+            stack.append((path, _sorted_names(os.path.join(root, path))))
+
+
+def is_database(path: bytes) -> bool:
+    """Whether the file is an SQLite database, by its name or else by how it begins. ``OSError`` if it can't be read."""
+    if is_database_name(path):
+        return True
+    fd = os.open(path, READING)
+    try:
+        return os.read(fd, len(DATABASE_MAGIC)) == DATABASE_MAGIC
+    finally:
+        os.close(fd)
+
+
+def _look_at(root: bytes, path: bytes, selection: Selection | None) -> Found | None:
+    full_path = os.path.join(root, path)
+    try:
+        status = os.lstat(full_path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return Found("failed", path, None, describe_os_error(error))
+    reason = selection.reason_to_leave_out(path, status) if selection else None
+    if reason is not None:
+        return Found("leftOut", path, status, reason)
+    if stat.S_ISDIR(status.st_mode):
+        return Found("dir", path, status)
+    if stat.S_ISLNK(status.st_mode):
+        return Found("link", path, status)
+    if not stat.S_ISREG(status.st_mode):
+        return Found("leftOut", path, status, "a socket, a FIFO or a device")
+    if selection and _is_beside_database(root, path):
+        return Found("leftOut", path, status, "of a database, which is copied through SQLite")
+    return Found("file", path, status)
+
+
+def _is_beside_database(root: bytes, path: bytes) -> bool:
+    database = database_beside(path)
+    try:
+        return database is not None and is_database(os.path.join(root, database))
+    except OSError:
+        return False
+
+
+def _top_names(root: bytes) -> Iterator[bytes]:
+    for phase in PHASES:
+        yield from (name for name in _sorted_names(root) if phase_of(name) == phase)
+
+
+def _sorted_names(folder: bytes) -> Iterator[bytes]:
+    """The names in a folder by their bytes: of a large one the first ``NAMES_AT_ONCE``, then the next, and so on."""
+    last = b""
+    while True:
+        names: list[bytes] = []
+        is_whole = True
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name > last:
+                    names.append(entry.name)
+                    if len(names) == 2 * NAMES_AT_ONCE:
+                        names.sort()
+                        del names[NAMES_AT_ONCE:]
+                        is_whole = False
+        names.sort()
+        if not is_whole:
+            del names[NAMES_AT_ONCE:]
+        yield from names
+        if is_whole:
+            return
+        last = names[-1]
