@@ -22,12 +22,17 @@ _FULL = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENO
 
 def check_space(folder: bytes, needed_bytes: int) -> None:
     """``NoSpace`` if what is free where ``folder`` lies is less than is needed, and a little more."""
-    free_bytes = shutil.disk_usage(folder).free
-    if needed_bytes + FREE_SPACE_LEFT_BYTES > free_bytes:
+    if not has_space(folder, needed_bytes):
+        free_bytes = shutil.disk_usage(folder).free
         raise NoSpace(
             f"no space left on device: {_mib(needed_bytes)} are needed, {_mib(free_bytes)} are free;"
             f" {_mib(FREE_SPACE_LEFT_BYTES)} are left free"
         )
+
+
+def has_space(folder: bytes, needed_bytes: int) -> bool:
+    """Whether that much is free where ``folder`` lies, and a little more."""
+    return needed_bytes + FREE_SPACE_LEFT_BYTES <= shutil.disk_usage(folder).free
 
 
 def blocks_of(size_bytes: int) -> int:

@@ -18,6 +18,8 @@ from sidecar.limits import MANIFEST_TAIL_BYTES, MAX_MANIFEST_LINE_BYTES, MAX_REP
 from sidecar.text import file_name, wire_name
 
 FORMAT = 1
+_decode = json.JSONDecoder().decode
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class Entry(NamedTuple):
@@ -131,7 +133,7 @@ class ManifestWriter:
         return error
 
     def _write(self, fields: dict[str, Any]) -> None:
-        line = json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n"
+        line = _encode(fields).encode("utf-8", "replace") + b"\n"
         self._digest.update(line)
         self._file.write(line)
 
@@ -192,7 +194,7 @@ def ends(path: bytes) -> tuple[Head, Foot]:
 def _fields(line: bytes) -> dict[str, Any]:
     if not line.endswith(b"\n"):
         raise BackupDamaged("the manifest has no end")
-    fields = json.loads(line)
+    fields = _decode(line.decode())
     if not isinstance(fields, dict):
         raise BackupDamaged("the manifest has a line that is no object")
     return fields

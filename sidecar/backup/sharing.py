@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Iterator
 
 from sidecar.backup import manifest
-from sidecar.backup.files import clone, digest_of, keep_status, owner_of
+from sidecar.backup.files import clone, keep_status, owner_of
 from sidecar.backup.folder import BackupFolder
 from sidecar.backup.manifest import Entry
 from sidecar.backup.progress import Progress
@@ -35,6 +35,11 @@ def source_of(path: bytes, status: os.stat_result) -> list[int] | None:
     ]
 
 
+def is_unchanged(before: Entry, path: bytes, status: os.stat_result | None) -> bool:
+    """Whether the file at ``path`` is still the one that ``before`` is a copy of."""
+    return bool(before.source) and status is not None and before.source == source_of(path, status)
+
+
 class PreviousSnapshot:
     """The newest snapshot that has a manifest, read beside a walk; asked for paths in the order of that walk."""
 
@@ -42,7 +47,9 @@ class PreviousSnapshot:
         self._tree = tree
         self._entries = entries
         self._next: Entry | None = None
+        self._next_order: tuple[int, list[bytes]] | None = None
         self._is_over = False
+        self._clones = True
 
     def file_at(self, path: bytes) -> Entry | None:
         """The file that the snapshot has at this path, which comes after all that were asked for before."""
@@ -56,32 +63,31 @@ class PreviousSnapshot:
                 self._is_over = True
             elif self._next.path == path:
                 return self._next if self._next.kind == "file" else None
-            elif order_of(self._next.path) > order_of(path):
-                return None
             else:
-                self._next = None
+                self._next_order = self._next_order or order_of(self._next.path)
+                if self._next_order > order_of(path):
+                    return None
+                self._next = self._next_order = None
         return None
 
     def share(self, entry: Entry, target: bytes, progress: Progress) -> bool:
-        """Make ``target`` the same file as that of ``entry``, if it still holds what it did; its bytes are counted."""
+        """Make ``target`` the same file as that of ``entry``, if that looks as it did; its bytes are counted."""
+        # Its content isn't read again, which would take most of what copying takes: ``verify`` finds what a disk loses.
         source = os.path.join(self._tree, entry.path)
-        done_before = progress.bytes_copied
         try:
             status = os.lstat(source)
             same = stat.S_ISREG(status.st_mode) and (status.st_size, status.st_mtime_ns, stat.S_IMODE(status.st_mode))
             if same != (entry.size_bytes, entry.mtime_ns, entry.mode) or owner_of(status) != entry.owner:
                 return False
-            if digest_of(source, progress) != entry.sha256:
-                progress.bytes_copied = done_before
-                return False
-            if clone(source, target):
+            self._clones = self._clones and clone(source, target)
+            if self._clones:
                 keep_status(target, status)
             else:
                 os.link(source, target)
         except (OSError, SourceUnreadable):
             # It is being deleted, or has as many links as it can have: the file is copied then.
-            progress.bytes_copied = done_before
             return False
+        progress.step(entry.size_bytes)
         return True
 
 

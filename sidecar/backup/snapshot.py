@@ -9,14 +9,14 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from sidecar.backup.databases import copy_database
-from sidecar.backup.disk import blocks_of, check_space, is_full, sync_tree
+from sidecar.backup.disk import blocks_of, check_space, has_space, is_full, sync_tree
 from sidecar.backup.files import Copied, StoppedAt, copy_file, owner_of
 from sidecar.backup.folder import BackupFolder, Snapshot, Staging
 from sidecar.backup.manifest import Entry, Foot, Head, ManifestWriter
 from sidecar.backup.names import rfc3339
 from sidecar.backup.progress import Progress
 from sidecar.backup.rules import DATABASE_MAGIC, Selection, is_database_name, phase_of
-from sidecar.backup.sharing import PreviousSnapshot, previous_snapshot, source_of
+from sidecar.backup.sharing import PreviousSnapshot, is_unchanged, previous_snapshot, source_of
 from sidecar.backup.tree import Found, walk
 from sidecar.errors import NoSpace, SourceUnreadable, describe_os_error
 from sidecar.limits import MAX_NAME_BYTES
@@ -41,7 +41,10 @@ def create(root: bytes, folder: BackupFolder, options: Options, progress: Progre
     progress.phase = "snapshot"
     try:
         with folder.staging() as staging:
-            check_space(folder.path, _expect(root, folder, selection, options, progress))
+            needed_bytes = _expect(root, selection, progress)
+            if options.share and not has_space(folder.path, needed_bytes):
+                needed_bytes -= _shareable_bytes(root, folder, selection, progress)
+            check_space(folder.path, needed_bytes)
             head = Head(rfc3339(created_at_s), wire_name(os.fsdecode(root)), options.include_sessions)
             with previous_snapshot(folder) as previous, open(staging.manifest, "xb") as file:
                 os.chmod(staging.manifest, 0o600)
@@ -64,23 +67,31 @@ def _snapshot(name: bytes, folder: BackupFolder, head: Head, foot: Foot) -> Snap
     return Snapshot(name, path, head.created_at, foot.size_bytes, foot.status, foot.failed_items, foot.failures)
 
 
-def _expect(root: bytes, folder: BackupFolder, selection: Selection, options: Options, progress: Progress) -> int:
-    """Tell ``progress`` what is to come; how much of the disk it will take, without what can be shared."""
+def _expect(root: bytes, selection: Selection, progress: Progress) -> int:
+    """Tell ``progress`` what is to come; how much of a disk that takes."""
     files = size_bytes = needed_bytes = 0
-    with previous_snapshot(folder) as previous:
-        for found in walk(root, selection):
-            progress.step()
-            if found.kind != "file":
-                continue
-            assert found.status is not None
+    for found in walk(root, selection):
+        progress.step()
+        if found.kind == "file":
             expected_bytes = _expected_bytes(root, found)
             files += 1
             size_bytes += expected_bytes
-            before = previous.file_at(found.path) if options.share else None
-            if before is None or not before.source or before.source != source_of(_full(root, found.path), found.status):
-                needed_bytes += blocks_of(expected_bytes)
+            needed_bytes += blocks_of(expected_bytes)
     progress.expect(files, size_bytes)
     return needed_bytes
+
+
+def _shareable_bytes(root: bytes, folder: BackupFolder, selection: Selection, progress: Progress) -> int:
+    """How much of that need not be taken, since the snapshot before has it."""
+    shareable_bytes = 0
+    with previous_snapshot(folder) as previous:
+        for found in walk(root, selection):
+            progress.step()
+            if found.kind == "file":
+                before = previous.file_at(found.path)
+                if before and is_unchanged(before, _full(root, found.path), found.status):
+                    shareable_bytes += blocks_of(_expected_bytes(root, found))
+    return shareable_bytes
 
 
 def _expected_bytes(root: bytes, found: Found) -> int:
@@ -191,11 +202,9 @@ class _TreeCopy:
 
     def _shared(self, found: Found, before: Entry | None, target: bytes) -> Entry | None:
         """The entry of a file that is as it was in the snapshot before, and is shared with it."""
-        status = found.status
-        assert status is not None
-        if self._previous is None or before is None or not before.source:
+        if self._previous is None or before is None:
             return None
-        if before.source != source_of(_full(self._root, found.path), status):
+        if not is_unchanged(before, _full(self._root, found.path), found.status):
             return None
         return before if self._previous.share(before, target, self._progress) else None
 
