@@ -141,10 +141,6 @@ class RemoteFailed(SidecarError):
 class BackupNotFound(SidecarError):
     kind, code, meaning = "backup_not_found", -32050, "There is no snapshot of that name."
 
-    def __init__(self, name: str) -> None:
-        # The frontend looks for "no such file".
-        super().__init__(f'no such file: there is no backup "{name}"')
-
 
 class BackupDamaged(SidecarError):
     """``details`` are ``failedItems``, the number of differences, and ``failures``, the first as ``{path, error}``."""

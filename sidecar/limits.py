@@ -129,6 +129,9 @@ MAX_NOISE_BYTES = MIB
 REMOTE_STREAM_THREADS = 8
 REMOTE_JOB_THREADS = 4
 
+CANCELLED_S = 6.0
+"""What a cancelled backup on a host has to clear up and say how it ended; the host itself allows it 5 s."""
+
 # Hosts
 MAX_HOST_FILE_BYTES = 4 * MIB
 MAX_HOST_FILE_TRIES = 10

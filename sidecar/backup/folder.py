@@ -190,7 +190,8 @@ class BackupFolder:
 
 
 def _not_found(name: bytes) -> BackupNotFound:
-    return BackupNotFound(wire_name(os.fsdecode(name)))
+    # The frontend looks for "no such file".
+    return BackupNotFound(f'no such file: there is no backup "{wire_name(os.fsdecode(name))}"')
 
 
 def _size_bytes(folder: bytes) -> int:

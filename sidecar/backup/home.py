@@ -20,7 +20,7 @@ class LocalBackups:
     Each raises ``InvalidParams`` for what is no name of a snapshot before any file is looked at.
     """
 
-    def __init__(self, openclaw_dir: str, clawpal_dir: str, share: bool = True) -> None:
+    def __init__(self, openclaw_dir: str | bytes, clawpal_dir: str | bytes, share: bool = True) -> None:
         self._root = os.fsencode(openclaw_dir)
         self._folder = BackupFolder(os.fsencode(clawpal_dir))
         self._share = share

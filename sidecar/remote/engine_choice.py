@@ -41,7 +41,7 @@ _ASK_PYTHON = (
 # opens a dialogue.
 _PROBE = (
     'printf "%s\\n" "" "clawpal-probe NONCE" "home $HOME"; '
-    'for v in CLAWPAL_OPENCLAW_DIR OPENCLAW_HOME OPENCLAW_STATE_DIR; do eval "x=\\${$v-}"; '
+    'for v in CLAWPAL_OPENCLAW_DIR CLAWPAL_DATA_DIR OPENCLAW_HOME OPENCLAW_STATE_DIR; do eval "x=\\${$v-}"; '
     'if [ -n "$x" ]; then printf "%s\\n" "env $v=$x"; fi; done; '
     f'for n in "$(command -v node)" {_NODE_PLACES}; do if [ -x "$n" ]; then '
     f'a=$("$n" --no-warnings -p "{_ASK_NODE}" </dev/null 2>/dev/null) && printf "%s\\n" "node $a $n"; fi; done; '
@@ -73,7 +73,7 @@ class Program(NamedTuple):
         """What starts it, for any login shell; it then reads its script from its input."""
         if self.kind == "node":
             return f"exec {quoted(self.path)} --no-warnings -e {quoted(NODE_BOOTSTRAP)}"
-        return f"exec {quoted(self.path)} -u -c {quoted(PYTHON_BOOTSTRAP)}"
+        return f"exec {quoted(self.path)} -X utf8 -u -c {quoted(PYTHON_BOOTSTRAP)}"
 
 
 @dataclass(slots=True)
@@ -81,6 +81,8 @@ class Means:
     """What a host can read sessions with: a program, or SFTP alone; and the variables that say where they are."""
 
     program: Program | None = None
+    backup_program: Program | None = None
+    """What can make backups there, which needs SQLite."""
     environment: dict[str, str] = field(default_factory=dict)
 
 
@@ -137,6 +139,8 @@ def _means(lines: list[str]) -> Means:
         elif match := _FOUND.fullmatch(line):
             programs.append(_program(match))
     usable = [program for program in programs if _is_usable(program)]
+    able = [program for program in usable if program.kind == "python" and program.sqlite]
+    means.backup_program = able[0] if able else None
     # The first that was found, of the best kind: Node as OpenClaw itself needs it, else Python, else what reads files.
     means.program = min(usable, key=lambda one: (not one.sqlite, one.kind != "node"), default=None)
     return means

@@ -6,9 +6,10 @@ exclamation mark (csh) or line feed.
 
 from __future__ import annotations
 
+import ast
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from graphlib import TopologicalSorter
 from importlib import resources
@@ -42,27 +43,61 @@ _NODE_EXPORT = re.compile(r"^export ", re.MULTILINE)
 _NODE_NAMES = re.compile(r"^(?:const|let|class|function\*?) (\w+|\[[^\]]+\])", re.MULTILINE)
 
 _PYTHON_PACKAGE = "sidecar.remote.python"
-_PYTHON_IMPORT = re.compile(rf"^from {re.escape(_PYTHON_PACKAGE)}\.(\w+) import", re.MULTILINE)
 _PYTHON_SCRIPT = """\
 import sys
 from types import ModuleType
 for name, source in {sources!r}.items():
     module = sys.modules[name] = ModuleType(name)
     exec(compile(source, name, "exec"), vars(module))
-sys.modules["{package}.main"].main()
+sys.modules["{package}.main"].main(sys.modules["{package}.{operations}"].OPS)
 """
 
 
 @cache
 def python_script() -> bytes:
-    """The Python engine as one script: the text of each of its modules, those first that others import."""
-    files = resources.files("sidecar.remote").joinpath("python").iterdir()
-    texts = {file.name[:-3]: file.read_text(encoding="utf-8") for file in files if file.name.endswith(".py")}
+    """The Python engine that reads sessions, as one script."""
+    return _python_script("operations")
+
+
+@cache
+def python_backup_script() -> bytes:
+    """The Python engine that does what ``sidecar/backup`` does, and has all of that in it."""
+    return _python_script("backup_operations")
+
+
+def _python_script(operations: str) -> bytes:
+    """The text of each module that the engine with these operations needs, those first that others import."""
+    texts: dict[str, str] = {}
+    needed: dict[str, list[str]] = {}
+    wanted = [f"{_PYTHON_PACKAGE}.main", f"{_PYTHON_PACKAGE}.{operations}"]
+    while wanted:
+        name = wanted.pop()
+        if name not in texts:
+            text = _python_module(name)
+            assert text is not None, name
+            texts[name], needed[name] = text, list(_imported_by(text))
+            wanted += needed[name]
     # What imports find in place of the packages, none of which is on the host.
-    packages = {"sidecar": "", "sidecar.remote": "", _PYTHON_PACKAGE: texts.pop("__init__")}
-    order = TopologicalSorter({name: _PYTHON_IMPORT.findall(texts[name]) for name in sorted(texts)}).static_order()
-    sources = packages | {f"{_PYTHON_PACKAGE}.{name}": texts[name] for name in order}
-    return _PYTHON_SCRIPT.format(sources=sources, package=_PYTHON_PACKAGE).encode()
+    parents = {".".join(name.split(".")[:depth]) for name in texts for depth in range(1, name.count(".") + 1)}
+    order = TopologicalSorter({name: needed[name] for name in sorted(needed)}).static_order()
+    sources = dict.fromkeys(sorted(parents), "") | {name: texts[name] for name in order}
+    return _PYTHON_SCRIPT.format(sources=sources, package=_PYTHON_PACKAGE, operations=operations).encode()
+
+
+def _python_module(name: str) -> str | None:
+    """The text of a module of this project; ``None`` if there is no such module."""
+    _, *folders, last = name.split(".")
+    file = resources.files("sidecar").joinpath(*folders, f"{last}.py")
+    return file.read_text(encoding="utf-8") if file.is_file() else None
+
+
+def _imported_by(text: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("sidecar."):
+            if _python_module(node.module) is not None:
+                yield node.module
+            else:
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 @cache

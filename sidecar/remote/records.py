@@ -11,13 +11,19 @@ import msgspec
 
 from sidecar.core.transcript import REJECTED
 from sidecar.errors import (
+    BackupDamaged,
+    BackupNotFound,
+    BackupUnverified,
     BrokenCompression,
     BrokenDatabase,
     HomeUnknown,
     InvalidParams,
+    NoSpace,
     RemoteFailed,
     SidecarError,
     SourceUnreadable,
+    TargetInUse,
+    TargetNotWritable,
 )
 from sidecar.limits import BLOCK_BYTES, MAX_ENTRY_BYTES, MAX_NOISE_BYTES, MAX_RECORD_BYTES
 from sidecar.text import file_name
@@ -31,7 +37,20 @@ _LF = 0x0A
 _decode = msgspec.json.Decoder(list[Any]).decode
 
 _TOLD: dict[str, type[SidecarError]] = {
-    error.kind: error for error in (HomeUnknown, InvalidParams, SourceUnreadable, BrokenDatabase, BrokenCompression)
+    error.kind: error
+    for error in (
+        HomeUnknown,
+        InvalidParams,
+        SourceUnreadable,
+        BrokenDatabase,
+        BrokenCompression,
+        BackupNotFound,
+        BackupDamaged,
+        BackupUnverified,
+        NoSpace,
+        TargetInUse,
+        TargetNotWritable,
+    )
 }
 """What an engine may say that a command fails with."""
 
@@ -151,11 +170,17 @@ def described(code: str | None, name: str | None, message: str | None) -> OSErro
     return system_error(code, name) if code else RemoteFailed(file_name(message or ""))
 
 
-def failure(code: str | None, name: str | None, message: str | None, kind: str | None) -> OSError | SidecarError:
+def failure(
+    code: str | None,
+    name: str | None,
+    message: str | None,
+    kind: str | None,
+    details: Mapping[str, Any] | None = None,
+) -> OSError | SidecarError:
     """The error that a command failed with, as a ``fail`` record tells of it."""
     if code:
         return system_error(code, name)
-    return _TOLD.get(kind or "", RemoteFailed)(file_name(message or ""))
+    return _TOLD.get(kind or "", RemoteFailed)(file_name(message or ""), **(details or {}))
 
 
 def _record(line: bytearray) -> Record:

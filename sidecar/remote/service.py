@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from sidecar.remote.connect import Surroundings
-from sidecar.remote.engine_run import start_engine
-from sidecar.remote.hosts import find_host
+from sidecar.remote.engine_run import ProgramRun, start_backup_engine, start_engine
+from sidecar.remote.hosts import Instance, find_host
 from sidecar.remote.pool import Host, SshConnectionPool
 from sidecar.remote.records import EngineRun
 
@@ -25,8 +25,14 @@ class RemoteService:
 
     async def start_engine(self, clawpal_dir: str, host_id: str, request: Mapping[str, Any]) -> EngineRun:
         """Start an engine on a host. ``SidecarError`` or ``OSError`` if there is no such host, or no way to it."""
-        host, openclaw_home = await self._find(clawpal_dir, host_id)
-        return await start_engine(self._pool, host, {**request, "openclawHome": openclaw_home})
+        host, instance = await self._find(clawpal_dir, host_id)
+        return await start_engine(self._pool, host, {**request, "openclawHome": instance.openclaw_home})
+
+    async def start_backup_engine(self, clawpal_dir: str, host_id: str, request: Mapping[str, Any]) -> ProgramRun:
+        """Start what makes backups on a host. Errors as above, and ``RemoteFailed`` if it has nothing that can."""
+        host, instance = await self._find(clawpal_dir, host_id)
+        places = {"openclawHome": instance.openclaw_home, "clawpalDir": instance.clawpal_data_dir}
+        return await start_backup_engine(self._pool, host, {**request, **places})
 
     async def connect(self, clawpal_dir: str, host_id: str, passphrase: str | None = None) -> bool:
         """Connect, with a passphrase for the key if one is given; True. Errors as above."""
@@ -56,7 +62,7 @@ class RemoteService:
         """Close all connections."""
         await self._pool.close()
 
-    async def _find(self, clawpal_dir: str, host_id: str) -> tuple[Host, str | None]:
+    async def _find(self, clawpal_dir: str, host_id: str) -> tuple[Host, Instance]:
         instance = await asyncio.to_thread(find_host, clawpal_dir, host_id)
         surroundings = Surroundings(os.path.join(clawpal_dir, KNOWN_HOSTS), self._environ)
-        return Host(instance.host, surroundings), instance.openclaw_home
+        return Host(instance.host, surroundings), instance

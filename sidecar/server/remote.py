@@ -16,6 +16,8 @@ from sidecar.cancel import CancelToken
 from sidecar.errors import ConnectionBroken
 
 if TYPE_CHECKING:
+    from sidecar.remote.backups import RemoteBackups
+    from sidecar.remote.engine_run import ProgramRun
     from sidecar.remote.home import RemoteHome
     from sidecar.remote.records import EngineRun
     from sidecar.remote.service import RemoteService
@@ -49,6 +51,15 @@ class Remote:
             return self._made().start_engine(clawpal_dir, host_id, request)
 
         return RemoteHome(asyncio.get_running_loop(), start)
+
+    def backups(self, clawpal_dir: str, host_id: str, share: bool) -> RemoteBackups:
+        """The backups on a host, whether or not there is such a host, as above."""
+        from sidecar.remote.backups import RemoteBackups
+
+        def start(request: Mapping[str, Any]) -> Coroutine[Any, Any, ProgramRun]:
+            return self._made().start_backup_engine(clawpal_dir, host_id, request)
+
+        return RemoteBackups(asyncio.get_running_loop(), start, share)
 
     def job(self, begin: Callable[[RemoteService], Coroutine[Any, Any, Any]]) -> Job:
         """A job that waits for what ``begin`` begins."""

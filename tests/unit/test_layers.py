@@ -27,8 +27,8 @@ ALLOWED = {
     "wire": {"errors", "limits", "text"},
     "core": BOTTOM,
     "stores": BOTTOM | {"core"},
-    "remote": BOTTOM | {"core", "stores"},
-    "backup": BOTTOM | {"core"},
+    "backup": BOTTOM | {"stores"},
+    "remote": BOTTOM | {"core", "stores", "backup"},
     "streams": BOTTOM | {"core", "stores", "remote", "backup"},
     "server": BOTTOM | {"wire", "core", "stores", "remote", "backup", "streams", "sidecar"},
     "__main__": {"limits", "server", "sidecar"},
@@ -83,14 +83,37 @@ def test_a_module_imports_only_the_packages_that_its_part_may(module: str) -> No
     assert not {package for package in imported if part_of(module) not in ONLY.get(package, {part_of(module)})}
 
 
-def test_the_engine_for_python_imports_only_itself_and_what_every_python_has() -> None:
+def sent_to_hosts() -> set[str]:
+    """The modules of the engine for Python, and all that they import of the package."""
+    sent: set[str] = set()
+    wanted = {module for module in MODULES if module.startswith(f"{ENGINE}.")}
+    while wanted:
+        sent |= wanted
+        wanted = {name for module in wanted for name in imports_of(MODULES[module]) if name in MODULES} - sent
+    return sent
+
+
+def test_what_is_sent_to_hosts_imports_only_what_every_python_has() -> None:
+    sent = sent_to_hosts()
+    assert {"sidecar.remote.python.main", "sidecar.backup.snapshot"} <= sent
+    for module in sent:
+        others = {name for name in set(imports_of(MODULES[module])) - sent if not is_of_python(name)}
+        assert others <= ({"compression", "zstandard"} if module == f"{ENGINE}.zstd" else set()), module
+
+
+def is_of_python(name: str) -> bool:
+    return name.split(".")[0] in sys.stdlib_module_names
+
+
+def test_nothing_but_the_engine_imports_the_engine() -> None:
     engine = {module for module in MODULES if module.startswith(f"{ENGINE}.")}
     assert engine
-    imported = {module: set(imports_of(MODULES[module])) for module in MODULES}
-    for module in engine:
-        others = {name for name in imported[module] - engine if name.split(".")[0] not in sys.stdlib_module_names}
-        assert others <= ({"compression", "zstandard"} if module == f"{ENGINE}.zstd" else set()), module
-    assert not {module for module in MODULES.keys() - engine if imported[module] & (engine | {ENGINE})}
+    assert not {module for module in MODULES.keys() - engine if set(imports_of(MODULES[module])) & (engine | {ENGINE})}
+
+
+@pytest.mark.parametrize("module", sorted(sent_to_hosts()))
+def test_what_is_sent_to_hosts_is_text_that_python_3_8_reads(module: str) -> None:
+    ast.parse(MODULES[module].read_bytes(), feature_version=(3, 8))
 
 
 def test_every_part_of_the_package_has_its_place_in_the_layers() -> None:

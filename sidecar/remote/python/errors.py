@@ -11,6 +11,8 @@ class Fault(Exception):
     """What can't be read or done, other than by the system's word; the message is for people."""
 
     kind = "source_unreadable"
+    details: dict[str, object] | None = None
+    """What else is known of it, for programs."""
 
 
 class HomeUnknown(Fault):

@@ -17,9 +17,18 @@ class Agent(NamedTuple):
     path: str
 
 
+def find_clawpal_dir(request: dict[str, Any]) -> str:
+    """The ClawPal directory, absolute. ``HomeUnknown`` as below."""
+    environ = _environ(request)
+    chosen = request.get("clawpalDir")
+    if chosen is not None:
+        return expand(file_name(str(chosen)), environ)
+    return expand(environ.get("CLAWPAL_DATA_DIR") or "~/.clawpal", environ)
+
+
 def find_openclaw_dir(request: dict[str, Any]) -> str:
     """The OpenClaw directory, absolute. ``HomeUnknown`` if it hangs on a home directory and there is none."""
-    environ = {str(name): file_name(str(value)) for name, value in request.get("env", {}).items()}
+    environ = _environ(request)
     home = request.get("openclawHome")
     if home is not None:
         return os.path.join(file_name(str(home)), ".openclaw")
@@ -30,6 +39,10 @@ def find_openclaw_dir(request: dict[str, Any]) -> str:
         inner = os.path.join(home, ".openclaw")
         return inner if _is_state_dir(inner) else home
     return expand(environ.get("OPENCLAW_STATE_DIR") or "~/.openclaw", environ)
+
+
+def _environ(request: dict[str, Any]) -> dict[str, str]:
+    return {str(name): file_name(str(value)) for name, value in request.get("env", {}).items()}
 
 
 def expand(path: str, environ: dict[str, str]) -> str:
