@@ -36,6 +36,11 @@ def main() -> None:
         choices=("debug", "info", "warning", "error"),
         help="what goes to stderr (default: warning)",
     )
+    parser.add_argument(
+        "--no-share",
+        action="store_true",
+        help="copy files into a backup that have not changed since the last one, rather than share them with it",
+    )
     arguments = parser.parse_args()
     logging.basicConfig(
         stream=sys.stderr, level=arguments.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -46,7 +51,7 @@ def main() -> None:
     # What follows imports the whole server: not for --help.
     from sidecar.server.stdio import serve_stdio
 
-    exit_code = serve_stdio()
+    exit_code = serve_stdio(share=not arguments.no_share)
     if not _threads_ended():
         # One hangs in a read or a write that may never end, and the interpreter would wait for it.
         logging.shutdown()

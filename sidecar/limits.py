@@ -180,6 +180,11 @@ FREE_SPACE_LEFT_BYTES = 16 * MIB
 BACKUP_LOCK_WAIT_S = 10.0
 BACKUP_LOCK_POLL_S = 0.02
 PROGRESS_S = 0.1
+MAX_BACKUPS_AT_ONCE = 8
+"""Streams of backups, restores and checks, each with a thread of its own."""
 SYNC_LOOK_S = 0.02
 REMOVAL_S = 0.05
 """What a cancel waits for until the rest of what was staged is removed behind its back."""
+LSOF_S = 10.0
+LSOF_FILES = 200
+"""Names that are given to one run of ``lsof``."""

@@ -28,7 +28,10 @@ Message = Any
 """One line: a reply or a notification as a ``dict``, or the ``list`` of replies that answers a batch."""
 
 COMMAND = (sys.executable, "-m", "sidecar")
-TERMINALS = frozenset({"sessions:done", "session-preview:done", "session-files:done"})
+TERMINALS = frozenset(
+    {"sessions:done", "session-preview:done", "session-files:done"}
+    | {f"{family}:{end}" for family in ("backup", "restore", "verify") for end in ("done", "error")}
+)
 WITHIN_S = 20.0
 """How long anything may take that should happen soon, on a machine that is busy with other things."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from sidecar.cancel import CancelToken
@@ -15,6 +15,7 @@ from sidecar.stores.locations import ActivePaths
 
 if TYPE_CHECKING:
     from sidecar.remote.home import RemoteHome
+    from sidecar.streams.backup import Backups
 
 Job = Callable[[CancelToken], Any]
 """The work of an eager command; runs in a thread, and its result is the reply's."""
@@ -30,10 +31,14 @@ class Running(Protocol):
 
 @dataclass(slots=True)
 class Context:
-    """What commands work on: the paths of this connection, its streams, and the way to end it."""
+    """What commands work on: the paths of this connection, its streams, and the way to end it.
+
+    ``share`` is whether a snapshot shares files with the one before where nobody says so.
+    """
 
     running: Running
     stop: Callable[[], None]
+    share: bool = True
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     paths: ActivePaths = field(default_factory=ActivePaths)
     started_at_s: float = field(default_factory=time.monotonic)
@@ -55,6 +60,18 @@ class Context:
             return LocalHome(self.openclaw_dir())
         return self.remote.home(self.clawpal_dir(), host_id)
 
+    def backups(self, params: Any) -> Backups:
+        """The backups that a command is about, here or on a host as above."""
+        chosen: bool | None = getattr(params, "share", None)
+        share = self.share if chosen is None else chosen
+        host_id: str | None = getattr(params, "host_id", None)
+        if host_id is not None:
+            return self.remote.backups(self.clawpal_dir(), host_id, share)
+        # Not with the other imports: the start doesn't need it.
+        from sidecar.backup.home import LocalBackups
+
+        return LocalBackups(self.openclaw_dir(), self.clawpal_dir(), share)
+
 
 @dataclass(frozen=True, slots=True)
 class Command:
@@ -72,3 +89,15 @@ class Command:
     summary: str
     stream_instead: str | None = None
     at_host: bool = False
+
+
+def twin(command: Command) -> Command:
+    """The same command on a host, which its parameters name before all others."""
+    return replace(
+        command,
+        name=f"remote_{command.name}",
+        params=f"Remote{command.params}" if command.params else "HostIdParams",
+        summary=f"On a host: {command.summary[0].lower()}{command.summary[1:]}",
+        stream_instead=command.stream_instead and f"remote_{command.stream_instead}",
+        at_host=True,
+    )

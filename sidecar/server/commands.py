@@ -1,4 +1,4 @@
-"""Every command: its name, its parameters, what it does. One row each, but for the twins of those about sessions."""
+"""Every command: its name, its parameters, what it does. One row each, but for the twins on hosts."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from sidecar import PROTOCOL_VERSION, __version__
+from sidecar.server.backup_commands import BACKUP_COMMANDS
 from sidecar.server.command import Command, Context
 from sidecar.server.host_commands import HOST_COMMANDS
 from sidecar.server.process import memory_bytes
@@ -79,5 +80,6 @@ COMMANDS: tuple[Command, ...] = (
         "Chooses the ClawPal directory.",
     ),
     *SESSION_COMMANDS,
+    *BACKUP_COMMANDS,
     *HOST_COMMANDS,
 )

@@ -24,8 +24,11 @@ log = logging.getLogger(__name__)
 class Connection:
     """Serves one client. ``run`` returns when the input has ended and all is answered, or when it was told to stop."""
 
-    def __init__(self, write: Callable[[bytes], Awaitable[None]], commands: tuple[Command, ...] = COMMANDS) -> None:
+    def __init__(
+        self, write: Callable[[bytes], Awaitable[None]], commands: tuple[Command, ...] = COMMANDS, share: bool = True
+    ) -> None:
         self._commands = commands
+        self._share = share
         self._outbox = Outbox(write)
         self._stopped = asyncio.Event()
         self.output_lost = False
@@ -45,7 +48,7 @@ class Connection:
         async with asyncio.TaskGroup() as tasks:
             self._jobs = Jobs(tasks)
             self._handles = Handles(self._outbox, tasks)
-            context = Context(self._handles, self.stop)
+            context = Context(self._handles, self.stop, self._share)
             self._dispatcher = Dispatcher(self._commands, context, self._handles.open)
             writer = tasks.create_task(self._write())
             reading = tasks.create_task(self._read(chunks))
@@ -143,3 +146,4 @@ class Connection:
         except TimeoutError:
             log.warning("gave up waiting for the output, or for work to end")
             self._jobs.abandon()
+            self._handles.abandon()

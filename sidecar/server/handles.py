@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 
@@ -92,6 +92,11 @@ class Handles:
         while self._pumps:
             await asyncio.wait(self._pumps)
 
+    def abandon(self) -> None:
+        """End what was cancelled and is still waited for."""
+        for pump in self._pumps:
+            pump.cancel()
+
     def close(self) -> None:
         """Let go of the threads, which end with what they are doing."""
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -102,7 +107,9 @@ class Handles:
         outcome = Outcome()
         try:
             handle.token.check()
-            async with aclosing(in_thread(handle.stream.events(handle.token), handle.token, handle.pool)) as events:
+            made = handle.stream.events(handle.token)
+            events = made if isinstance(made, AsyncGenerator) else in_thread(made, handle.token, handle.pool)
+            async with aclosing(events):
                 async for event in events:
                     await handle.lane.room()
                     handle.send(event)

@@ -48,6 +48,19 @@ class BatchParams(Params):
     batch_size: int | None = None
 
 
+class BackupParams(Params):
+    include_sessions: bool | None = None
+    share: bool | None = None
+
+
+class BackupNameParams(Params):
+    backup_name: str
+
+
+class RestoreParams(BackupNameParams):
+    force: bool | None = None
+
+
 class DeleteParams(Params):
     agent_id: str
     session_ids: list[str]
@@ -68,6 +81,19 @@ class HostIdParams(Params):
 
 class RemoteBatchParams(HostIdParams):
     batch_size: int | None = None
+
+
+class RemoteBackupParams(HostIdParams):
+    include_sessions: bool | None = None
+    share: bool | None = None
+
+
+class RemoteBackupNameParams(HostIdParams):
+    backup_name: str
+
+
+class RemoteRestoreParams(RemoteBackupNameParams):
+    force: bool | None = None
 
 
 class RemoteDeleteParams(HostIdParams):
@@ -134,6 +160,8 @@ class PathParams(Params):
 MODELS: dict[str, type[Params]] = {
     model.__name__: model
     for model in (
+        BackupNameParams,
+        BackupParams,
         BatchParams,
         DeleteParams,
         HandleParams,
@@ -143,10 +171,14 @@ MODELS: dict[str, type[Params]] = {
         PathParams,
         PreviewParams,
         PreviewStreamParams,
+        RemoteBackupNameParams,
+        RemoteBackupParams,
         RemoteBatchParams,
         RemoteDeleteParams,
         RemotePreviewParams,
         RemotePreviewStreamParams,
+        RemoteRestoreParams,
+        RestoreParams,
         TrustParams,
     )
 }

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sidecar.server.command import Command, Context, Job
+from sidecar.server.command import Command, Context, Job, twin
 from sidecar.stores.deletion import clear_all, delete_sessions
 from sidecar.streams.analyze import AnalysisStream, analyze_sessions
 from sidecar.streams.base import Stream
@@ -78,17 +77,4 @@ _HERE: tuple[Command, ...] = (
     Command("clear_all_sessions", None, "job", clear, "Deletes the sessions of all agents that are files."),
 )
 
-
-def _twin(command: Command) -> Command:
-    """The same command on a host, which its parameters name before all others."""
-    return replace(
-        command,
-        name=f"remote_{command.name}",
-        params=f"Remote{command.params}" if command.params else "HostIdParams",
-        summary=f"On a host: {command.summary[0].lower()}{command.summary[1:]}",
-        stream_instead=command.stream_instead and f"remote_{command.stream_instead}",
-        at_host=True,
-    )
-
-
-SESSION_COMMANDS = (*_HERE, *map(_twin, _HERE))
+SESSION_COMMANDS = (*_HERE, *map(twin, _HERE))

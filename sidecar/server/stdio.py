@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import select
 import signal
@@ -13,31 +14,54 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from importlib import import_module
 
+from sidecar.errors import HomeUnknown
 from sidecar.limits import READ_AHEAD_CHUNKS, READ_BYTES
 from sidecar.server.connection import Connection
+from sidecar.stores.locations import ActivePaths
+
+log = logging.getLogger(__name__)
 
 
-def serve_stdio() -> int:
-    """Serve the client behind stdin and stdout until it is done, and return the exit code: 1 if the output broke."""
+def serve_stdio(share: bool = True) -> int:
+    """Serve the client behind stdin and stdout until it is done, and return the exit code: 1 if the output broke.
+
+    ``share`` as in ``Context``.
+    """
     input_fd, output_fd = _claim()
-    return asyncio.run(_serve(input_fd, output_fd))
+    return asyncio.run(_serve(input_fd, output_fd, share))
 
 
-async def _serve(input_fd: int, output_fd: int) -> int:
+async def _serve(input_fd: int, output_fd: int, share: bool) -> int:
     loop = asyncio.get_running_loop()
     writer = OutputWriter(output_fd)
-    connection = Connection(writer.write)
+    connection = Connection(writer.write, share=share)
     for number in (signal.SIGTERM, signal.SIGINT):
         try:
             loop.add_signal_handler(number, connection.stop)
         except NotImplementedError:  # Windows
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(connection.stop))
     writer.watch(loop, connection.lose_output)
-    # pydantic, which most commands need but the first reply doesn't.
-    threading.Thread(target=import_module, args=("sidecar.server.schema",), name="imports", daemon=True).start()
+    threading.Thread(target=_after_start, name="after-start", daemon=True).start()
     await connection.run(read_chunks(input_fd))
     writer.close()
     return 1 if connection.output_lost else 0
+
+
+def _after_start() -> None:
+    """Do what the first reply doesn't need: import pydantic, and end what crashed where backups lie by default.
+
+    Leaving in the midst of that is another crash, and left to the next start.
+    """
+    import_module("sidecar.server.schema")
+    try:
+        from sidecar.backup.home import LocalBackups
+
+        paths = ActivePaths()
+        LocalBackups(paths.openclaw_dir(os.environ), paths.clawpal_dir(os.environ)).recover()
+    except HomeUnknown:
+        return
+    except Exception as error:
+        log.warning("could not end what a crash has left of a backup or a restore: %s", error)
 
 
 def _claim() -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""What a stream is to the server: events made in a worker thread, and one way to end."""
+"""What a stream is to the server: events made in a worker thread or in the loop, and one way to end."""
 
 from __future__ import annotations
 
@@ -37,8 +37,12 @@ class Outcome(NamedTuple):
 class Stream(Protocol):
     """What a ``*_stream`` command starts."""
 
-    def events(self, token: CancelToken) -> Events:
-        """Make the events; runs in worker threads and checks ``token`` all along."""
+    def events(self, token: CancelToken) -> Events | AsyncGenerator[Event, None]:
+        """Make the events, with ``token`` checked all along.
+
+        A generator runs in worker threads, and a cancelled one is left where it is. An async one runs in the loop, and
+        is closed before ``closing`` is asked: what must have come to an end by then, it waits for.
+        """
 
     def sent(self, event: Event) -> None:
         """Note that ``event`` is on its way: the terminal counts what was sent, not what was still to be."""
