@@ -17,6 +17,8 @@ one stream at a time, since the order between streams is not fixed.
 What differs from run to run stands as a name, in what is sent as well as in what comes:
 
 * ``<handle-1>``, ``<handle-2>`` …: the handles of streams, in the order of their appearance;
+* ``<backup-1>``, ``<backup-2>`` …: the names of snapshots that are made, in the order of their appearance;
+  ``<time>``: the value of their ``createdAt``;
 * ``<openclaw>``: the directory ``.openclaw`` of the sample home (``sample_home.py``), ``<home>``: that home itself;
 * ``<host-home>``: the home of the host's user, a sample home too, ``<fingerprint>``: that of the host's key;
 * ``<port>``: the value of ``port``, if it is the host's;
@@ -30,6 +32,7 @@ What differs from run to run stands as a name, in what is sent as well as in wha
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -40,7 +43,16 @@ from tests.transcripts.sample_host import KEYS, Key, SampleHost
 
 FOLDER = Path(__file__).parents[2] / "protocol" / "transcripts"
 ANY_CHUNKS = "..."
-CHUNKS = frozenset({"sessions:chunk", "session-preview:page", "session-files:chunk"})
+CHUNKS = frozenset(
+    {
+        "sessions:chunk",
+        "session-preview:page",
+        "session-files:chunk",
+        "backup:progress",
+        "restore:progress",
+        "verify:progress",
+    }
+)
 NUMBERS = (
     "pid",
     "uptimeMs",
@@ -52,6 +64,10 @@ NUMBERS = (
 )
 RATES = ("uploadBytesPerSec", "downloadBytesPerSec")
 TOTALS = ("totalAgents", "totalSessions", "totalMessages", "totalFiles", "totalSizeBytes")
+
+# Those of the sample home are older.
+_SNAPSHOT = re.compile(r"\b20(?!24)\d\d-\d\d-\d\d_\d{6}(?:-\d+)?\b")
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
 Kind = Literal["#", "$", ">", "<"]
 
@@ -137,7 +153,9 @@ class Names:
     def __init__(self, home: Path, host: SampleHost | None) -> None:
         self._texts = {"<openclaw>": str(home / ".openclaw"), "<home>": str(home)}
         self._handles: dict[str, str] = {}
+        self._snapshots: dict[str, str] = {}
         self._rules: dict[str, tuple[str, Callable[[Any], bool]]] = {
+            "createdAt": ("<time>", _is_of_now),
             "ageDays": ("<age>", lambda value: _is_number(value) and value >= 0),
             **dict.fromkeys(RATES, ("<rate>", lambda value: _is_number(value) and value >= 0)),
             **dict.fromkeys(NUMBERS, ("<number>", lambda value: _is_number(value) and value > 0)),
@@ -155,8 +173,8 @@ class Names:
         """``text`` with what its names stand for."""
         for name, meant in self._texts.items():
             text = text.replace(name, meant)
-        for handle, name in self._handles.items():
-            text = text.replace(name, handle)
+        for meant, name in (self._handles | self._snapshots).items():
+            text = text.replace(name, meant)
         return text
 
     def named(self, value: Any, field: str = "") -> Any:
@@ -173,7 +191,11 @@ class Names:
                 return self._handles.setdefault(value, f"<handle-{len(self._handles) + 1}>")
             for name, meant in self._texts.items():
                 value = value.replace(meant, name)
+            value = _SNAPSHOT.sub(self._name_of_snapshot, value)
         return value
+
+    def _name_of_snapshot(self, match: re.Match[str]) -> str:
+        return self._snapshots.setdefault(match[0], f"<backup-{len(self._snapshots) + 1}>")
 
 
 class _Reader:
@@ -211,6 +233,11 @@ def _parse(text: str) -> Line:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_of_now(value: object) -> bool:
+    """Whether it is a time, and none of the sample home's."""
+    return isinstance(value, str) and bool(_TIME.fullmatch(value)) and not value.startswith("2024")
 
 
 def _is_uuid(text: str) -> bool:

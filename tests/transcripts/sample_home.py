@@ -8,9 +8,12 @@ sessions and one with a long one: any stream of either is more than a pipe holds
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
+
+from sidecar.backup.manifest import Entry, Head, ManifestWriter
 
 LONG_AGO_MS = 1_714_557_600_000
 LARGE_SESSIONS = 1_200
@@ -61,6 +64,8 @@ def write_sample_home(home: Path) -> None:
         home / ".ssh" / "more", b"Host lab\n    HostName %h.example.org\n    Port 2222\nHost attic lab-?\n    User me\n"
     )
 
+    _write_snapshots(home / ".clawpal" / "backups")
+
     brief = home / "brief" / ".openclaw" / "agents"
     _write(brief / "main" / "sessions" / "hello.jsonl", _header("hello"), _ask(1), _answer(2), _ask(3), _answer(4))
     _write(brief / "research" / "sessions" / "reset.jsonl", _header("reset"))
@@ -76,6 +81,21 @@ def write_sample_home(home: Path) -> None:
     (home / "broken" / ".openclaw" / "agents").write_text("a file where a folder should be")
     _write(home / "broken" / ".clawpal" / "instances.json", b'{"instances": [{"id": "ssh:lab"')
     (home / "broken" / ".ssh" / "config").mkdir(parents=True)
+
+
+def _write_snapshots(backups: Path) -> None:
+    """One without a manifest, and one of which a file isn't what its manifest says."""
+    _write(backups / "by-hand" / "openclaw.json", b"{}\n")
+    os.utime(backups / "by-hand", (LONG_AGO_MS / 1000, LONG_AGO_MS / 1000))
+    damaged = backups / "2024-05-01_100000"
+    _write(damaged / "openclaw.json", b"{}\n")
+    with open(f"{damaged}.manifest.jsonl", "wb") as file:
+        writer = ManifestWriter(file, Head("2024-05-01T10:00:00Z", "/home/user/.openclaw", include_sessions=True))
+        writer.add(Entry("dir", b"", mode=0o755))
+        writer.add(
+            Entry("file", b"openclaw.json", 0o644, LONG_AGO_MS * 1_000_000, 3, hashlib.sha256(b"[]\n").hexdigest())
+        )
+        writer.close()
 
 
 def _write(path: Path, *lines: bytes) -> None:

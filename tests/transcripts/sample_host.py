@@ -1,4 +1,4 @@
-"""The host of transcripts that have one: a real sshd on this machine, with Node, and with the sample home.
+"""The host of transcripts that have one: a real sshd on this machine, with Node, Python and the sample home.
 
 The sidecar knows it as several hosts, which differ in what there is for a login and in where OpenClaw's files lie.
 """
@@ -21,8 +21,9 @@ Key = Literal["trusted", "unknown", "changed"]
 """What the sidecar knows of the host's key when the conversation begins."""
 KEYS: tuple[Key, ...] = get_args(Key)
 
-# What the engine for Node is started with, and nothing that another engine could run in.
+# What the engines are started with, and no more.
 _TOOLS = ("sh", "env", "uname")
+_PYTHON = Path("/usr/bin/python3")
 _KEY_ALGORITHM = "ssh-ed25519"
 _KEY, _LOCKED_KEY = ".ssh/key", ".ssh/locked_key"
 _HOMES = ("brief", "large", "broken", "nobody")
@@ -35,7 +36,7 @@ class SampleHost:
         with contextlib.ExitStack() as undo:
             folder = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="clawpal-tools-")))
             folder.chmod(0o755)
-            path = tools_folder(folder / "bin", _TOOLS, node=node_executable())
+            path = tools_folder(folder / "bin", _TOOLS, node=node_executable(), python3=_PYTHON)
             self._sshd = undo.enter_context(Sshd(path=str(path)))
             # A port that is taken, and at which nobody listens.
             silent = undo.enter_context(socket.socket())

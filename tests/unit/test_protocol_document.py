@@ -6,16 +6,20 @@ import json
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from sidecar import PROTOCOL_VERSION, limits
+from sidecar.backup.rules import LEFT_OUT, TRANSCRIPTS
 from sidecar.core.analysis import SessionAnalysis
 from sidecar.core.batching import SessionsChunk
 from sidecar.errors import COMMAND_ERRORS, WIRE_ERRORS, HostUnknown, RemoteFailed, SidecarError, SourceUnreadable
+from sidecar.remote.python.limits import FINISH_S
 from sidecar.server.command import Command
 from sidecar.server.commands import COMMANDS
 from sidecar.server.schema import MODELS
 from sidecar.streams.analyze import SessionsDone
+from sidecar.streams.backup import BackupInfo, InfoDone, RestoreDone, WorkError, WorkProgress
 
 PROTOCOL = Path(__file__).parents[2] / "protocol"
 DOCUMENT = (PROTOCOL / "protocol.md").read_text(encoding="utf-8")
@@ -44,6 +48,13 @@ def test_the_table_of_errors_is_that_of_the_code() -> None:
     table = re.search(r"<!-- errors: .*? -->\n\n(.*?)\n\n<!-- /errors -->", DOCUMENT, re.DOTALL)
     assert table is not None
     assert table[1].splitlines()[2:] == [row(error) for error in (*WIRE_ERRORS, *COMMAND_ERRORS)]
+
+
+def test_the_table_of_what_stays_out_of_a_backup_is_that_of_the_code() -> None:
+    table = re.search(r"<!-- rules: .*? -->\n\n(.*?)\n\n<!-- /rules -->", DOCUMENT, re.DOTALL)
+    assert table is not None
+    assert table[1].splitlines()[2:] == [f"| `{rule.path}` | {rule.reason} |" for rule in LEFT_OUT]
+    assert all(f"`{rule.path.rpartition('/')[2]}`" in section("## 6. Backups") for rule in TRANSCRIPTS)
 
 
 def test_kinds_and_codes_of_errors_are_unique() -> None:
@@ -94,8 +105,11 @@ def test_errors_in_transcripts_have_the_words_that_the_document_promises() -> No
     }
 
 
-@pytest.mark.parametrize("payload", [SessionAnalysis, SessionsChunk, SessionsDone])
-def test_each_field_on_the_wire_is_described(payload: type[SessionAnalysis | SessionsChunk | SessionsDone]) -> None:
+@pytest.mark.parametrize(
+    "payload",
+    [SessionAnalysis, SessionsChunk, SessionsDone, BackupInfo, WorkProgress, InfoDone, RestoreDone, WorkError],
+)
+def test_each_field_on_the_wire_is_described(payload: type[msgspec.Struct]) -> None:
     for field in payload.__struct_encode_fields__:
         assert re.search(rf"\b{field}\b", DOCUMENT), f"{payload.__name__}.{field}"
 
@@ -122,6 +136,9 @@ def test_the_numbers_in_the_document_are_those_of_the_limits() -> None:
         f"| channels | {limits.MAX_CHANNELS} a connection",
         f"{limits.CHANNEL_CHUNKS} chunks of {limits.CHUNK_BYTES // limits.KIB} KiB",
         f"for at most {limits.REMOVAL_ENDS_WITHIN_S:.0f} s",
+        f"copied again, up to {limits.MAX_COPIES} times",
+        f"At most {1 / limits.PROGRESS_S:.0f} events a second",
+        f"gives it {FINISH_S:.0f} s to clear up",
         f"over the last {limits.TRANSFER_RATE_S} s",
     ):
         assert text in " ".join(DOCUMENT.split()), text
