@@ -96,6 +96,7 @@ def _write_snapshots(backups: Path) -> None:
             Entry("file", b"openclaw.json", 0o644, LONG_AGO_MS * 1_000_000, 3, hashlib.sha256(b"[]\n").hexdigest())
         )
         writer.close()
+    os.utime(f"{damaged}.manifest.jsonl", (LONG_AGO_MS / 1000, LONG_AGO_MS / 1000))
 
 
 def _write(path: Path, *lines: bytes) -> None:
