@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,6 +37,27 @@ def test_each_scripted_example_prints_a_whole_stream_and_exits_with_0(checkout: 
         assert {note["params"]["handleId"] for note in notifications} == {handle["result"]}
         assert notifications[-1]["method"] == "sessions:done"
         assert notifications[-1]["params"]["totalSessions"] == 60
+
+
+def test_a_backup_is_made_checked_and_restored(checkout: Path, sample_home: Path) -> None:
+    text = README.partition("\n## Backups\n")[2].partition("\n## ")[0]
+    environ = {**os.environ, "HOME": str(checkout), "CLAWPAL_OPENCLAW_DIR": str(sample_home / ".openclaw")}
+    made_by, checked_by = re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+    def ask(script: str) -> list[Any]:
+        ran = subprocess.run(["bash", "-ec", script], cwd=checkout, env=environ, capture_output=True, check=True)
+        return [json.loads(line) for line in ran.stdout.splitlines()]
+
+    (made,) = ask(made_by)
+    (shown,) = [json.loads(line) for line in re.findall(r"^\{.*\}$", text, re.MULTILINE)]
+    assert made["result"].keys() == shown["result"].keys()
+    assert made["result"]["status"] == "complete"
+    shown_name = shown["result"]["name"]
+    assert checked_by.count(shown_name) == 2
+    define_ask, _, _ = made_by.partition("\n")
+    *_, verified, restored = ask(f"{define_ask}\n{checked_by.replace(shown_name, made['result']['name'])}")
+    assert verified["method"] == "verify:done"
+    assert restored["result"] == f"Restored from backup '{made['result']['name']}'"
 
 
 def test_the_way_to_a_host_leads_to_its_sessions(checkout: Path, sample_home: Path) -> None:
