@@ -25,7 +25,7 @@ class Connection:
     """Serves one client. ``run`` returns when the input has ended and all is answered, or when it was told to stop."""
 
     def __init__(
-        self, write: Callable[[bytes], Awaitable[None]], commands: tuple[Command, ...] = COMMANDS, share: bool = True
+        self, write: Callable[[bytes], Awaitable[None]], commands: tuple[Command, ...] = COMMANDS, *, share: bool = True
     ) -> None:
         self._commands = commands
         self._share = share
