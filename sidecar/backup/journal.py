@@ -113,10 +113,11 @@ class Workspace:
     def end(self) -> None:
         """What is in the tree, and on the disk, is what counts from now on."""
         for path in (self.journal, self.undo):
-            with suppress(FileNotFoundError):
+            if os.path.lexists(path):
                 step("unlink")
                 os.unlink(path)
-        fsync_folder(self.path)
+        with suppress(OSError):  # to do again what is done changes nothing
+            fsync_folder(self.path)
 
     def clear(self, until_s: float = float("inf")) -> bool:
         """Remove all but the lock; False if ``until_s`` (monotonic) came first."""

@@ -92,8 +92,10 @@ class Home:
         self.age_folders(age=5)
 
     def age_folders(self, age: int = 0) -> None:
+        """Give each folder but the one that is left out of snapshots the same time."""
         for folder, _, _ in os.walk(self.root, topdown=False):
-            os.utime(folder, ns=(LONG_AGO_NS + age, LONG_AGO_NS + age))
+            if not folder.endswith("logs") or age == 0:
+                os.utime(folder, ns=(LONG_AGO_NS + age, LONG_AGO_NS + age))
 
 
 Contents = dict[str, tuple[object, ...]]
