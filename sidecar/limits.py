@@ -23,6 +23,7 @@ MAX_OPEN_HANDLES = 256
 MAX_OPEN_JOBS = 32
 STREAM_THREADS = 4
 JOB_THREADS = 2
+BACKUP_JOB_THREADS = 4
 EVENTS_AHEAD = 4
 STEP_MS = 10
 CALLS_PER_TURN = 16
@@ -168,6 +169,8 @@ MAX_COPIES = 3
 """How often a file that changes while it is copied is copied."""
 YOUNG_S = 2.0
 """A file that was changed so shortly before it was read may change again without its times telling."""
+TIME_SLACK_NS = 1_000
+"""Node, which makes backups too, has no number that tells a time more exactly; it sets those of files so."""
 DATABASE_PAGES_A_STEP = 256
 DATABASE_STEPS_A_LOOK = 20_000
 """Instructions of SQLite's between two looks at whether to go on."""

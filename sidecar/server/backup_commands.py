@@ -68,12 +68,14 @@ def delete(context: Context, params: BackupNameParams) -> Job:
 
 
 _HERE: tuple[Command, ...] = (
-    Command("backup_before_upgrade", "BackupParams", "job", backup, "Makes a backup, in one answer."),
+    Command("backup_before_upgrade", "BackupParams", "job", backup, "Makes a backup, in one answer.", takes_long=True),
     Command(
         "backup_before_upgrade_stream", "BackupParams", "stream", backup_streamed, "Makes a backup, with progress."
     ),
     Command("list_backups", None, "job", list_backups, "The backups that there are."),
-    Command("restore_from_backup", "RestoreParams", "job", restore, "Restores a backup, in one answer."),
+    Command(
+        "restore_from_backup", "RestoreParams", "job", restore, "Restores a backup, in one answer.", takes_long=True
+    ),
     Command("restore_from_backup_stream", "RestoreParams", "stream", restore_streamed, "Restores, with progress."),
     Command("verify_backup_stream", "BackupNameParams", "stream", verify_streamed, "Checks a backup, with progress."),
     Command("delete_backup", "BackupNameParams", "job", delete, "Deletes a backup."),

@@ -78,8 +78,8 @@ class Command:
     """A row of the table. ``run`` returns at once: a value, or the job to do, or the stream to start.
 
     ``params`` names a model of ``schema``, which is imported when a command first needs it. An eager command that can
-    grow too large to answer names the stream to use instead. One that waits for a host (``at_host``) has threads of its
-    own kind, so that what goes on here never waits behind the network.
+    grow too large to answer names the stream to use instead. One that waits for a host (``at_host``), or copies a whole
+    tree (``takes_long``), has threads of its own kind, so that no other waits behind the network or a backup.
     """
 
     name: str
@@ -89,6 +89,7 @@ class Command:
     summary: str
     stream_instead: str | None = None
     at_host: bool = False
+    takes_long: bool = False
 
 
 def twin(command: Command) -> Command:

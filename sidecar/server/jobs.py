@@ -10,8 +10,8 @@ import msgspec
 
 from sidecar.cancel import CancelToken
 from sidecar.errors import Cancelled, TooBusy, as_sidecar_error
-from sidecar.limits import JOB_THREADS, MAX_OPEN_JOBS, REMOTE_JOB_THREADS
-from sidecar.server.command import Job
+from sidecar.limits import BACKUP_JOB_THREADS, JOB_THREADS, MAX_OPEN_JOBS, REMOTE_JOB_THREADS
+from sidecar.server.command import Command, Job
 from sidecar.server.dispatch import Answer
 from sidecar.wire.messages import encode
 
@@ -23,6 +23,7 @@ class Jobs:
         self._tasks = tasks
         self._pool = ThreadPoolExecutor(JOB_THREADS, "job")
         self._remote_pool = ThreadPoolExecutor(REMOTE_JOB_THREADS, "remote-job")
+        self._backup_pool = ThreadPoolExecutor(BACKUP_JOB_THREADS, "backup-job")
         self._tokens: set[CancelToken] = set()
         self._running: set[asyncio.Task[None]] = set()
 
@@ -60,12 +61,18 @@ class Jobs:
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._remote_pool.shutdown(wait=False, cancel_futures=True)
+        self._backup_pool.shutdown(wait=False, cancel_futures=True)
 
     async def _run_all(self, jobs: Sequence[tuple[Answer, Job, CancelToken]], then: Callable[[], None]) -> None:
         for answer, job, token in jobs:
             await self._run(answer, job, token)
             self._tokens.discard(token)
         then()
+
+    def _pool_for(self, command: Command | None) -> ThreadPoolExecutor:
+        if command and command.takes_long:
+            return self._backup_pool
+        return self._remote_pool if command and command.at_host else self._pool
 
     async def _run(self, answer: Answer, job: Job, token: CancelToken) -> None:
         def work() -> msgspec.Raw:
@@ -74,8 +81,7 @@ class Jobs:
             return msgspec.Raw(encode(job(token)))
 
         try:
-            pool = self._remote_pool if answer.command and answer.command.at_host else self._pool
-            answer.value = await asyncio.wrap_future(pool.submit(work))
+            answer.value = await asyncio.wrap_future(self._pool_for(answer.command).submit(work))
         except (Cancelled, asyncio.CancelledError):
             token.cancel()
             answer.error = Cancelled()

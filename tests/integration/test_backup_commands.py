@@ -281,6 +281,16 @@ class TestCancel:
             assert len(backups(big_home)) == 2
 
 
+async def test_other_commands_are_answered_while_eager_backups_are_made(huge_home: Path) -> None:
+    async with SidecarProcess(huge_home) as process:
+        made = [await process.request("backup_before_upgrade", {"share": False}) for _ in range(3)]
+        assert len(await process.call("list_session_files")) == 3
+        await process.call("shutdown")
+        for request_id in made:
+            # None was through before: else this would have proved nothing.
+            assert (await process.reply(request_id))["error"]["data"]["kind"] == "cancelled"
+
+
 async def test_two_at_once_are_two_backups(big_home: Path) -> None:
     async with SidecarProcess(big_home) as process:
         handles = [await process.start_stream(None, "backup_before_upgrade_stream") for _ in range(2)]
