@@ -116,7 +116,8 @@ def _copy_recovered(path: str, look: Look, target: bytes, progress: Progress) ->
         # Whoever cancels waits for no more than the copy's own look at the token.
         if not copy_raw(path, look, raw, _Stepping(progress)):
             raise _Unsettled
-        _copy_pages(raw, "mode=rw", target, progress)
+        # Only a journal has to be rolled back, which writes: SQLite before 3.43 can't open OpenClaw's schema for that.
+        _copy_pages(raw, "mode=rw" if holds(look.journal) else "mode=ro", target, progress)
     finally:
         for suffix in ("", "-wal", "-shm", "-journal"):
             with suppress(FileNotFoundError):
@@ -173,6 +174,8 @@ def _check(target: bytes, progress: Progress) -> str | None:
                 return 1
             return 0
 
+        # Against a file that was made to harm. Read-only, what a later SQLite's schema calls is not missed.
+        database.execute("PRAGMA trusted_schema = OFF")
         database.set_progress_handler(look, DATABASE_STEPS_A_LOOK)
         try:
             (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
@@ -197,7 +200,6 @@ def _connect(path: str, how: str) -> sqlite3.Connection:
     )
     try:
         connection.execute(f"PRAGMA cache_size = -{SQLITE_CACHE_KIB}")
-        connection.execute("PRAGMA trusted_schema = OFF")
     except BaseException:
         connection.close()
         raise
