@@ -7,6 +7,7 @@ A third family, *item* errors, is counted inside a stream and never raised acros
 from __future__ import annotations
 
 import logging
+import os
 from typing import Any, ClassVar
 
 log = logging.getLogger(__name__)
@@ -233,4 +234,6 @@ def as_sidecar_error(error: BaseException) -> SidecarError:
 def describe_os_error(error: OSError) -> str:
     """The system's own words, lower-case as the frontend looks for them ("no such file", "permission denied")."""
     text = (error.strerror or type(error).__name__).lower()
-    return f"{text}: {error.filename!s}" if error.filename is not None else text
+    if error.filename is None:
+        return text
+    return f"{text}: {os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename}"

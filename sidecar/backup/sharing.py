@@ -15,7 +15,7 @@ from sidecar.backup.manifest import Entry
 from sidecar.backup.progress import Progress
 from sidecar.backup.rules import is_database_name, order_of
 from sidecar.errors import BackupDamaged, SourceUnreadable
-from sidecar.limits import YOUNG_S
+from sidecar.limits import TIME_SLACK_NS, YOUNG_S
 
 
 def source_of(path: bytes, status: os.stat_result) -> list[int] | None:
@@ -76,8 +76,9 @@ class PreviousSnapshot:
         source = os.path.join(self._tree, entry.path)
         try:
             status = os.lstat(source)
-            same = stat.S_ISREG(status.st_mode) and (status.st_size, status.st_mtime_ns, stat.S_IMODE(status.st_mode))
-            if same != (entry.size_bytes, entry.mtime_ns, entry.mode) or owner_of(status) != entry.owner:
+            same = stat.S_ISREG(status.st_mode) and (status.st_size, stat.S_IMODE(status.st_mode), owner_of(status))
+            is_as_old = abs(status.st_mtime_ns - entry.mtime_ns) < TIME_SLACK_NS
+            if not is_as_old or same != (entry.size_bytes, entry.mode, entry.owner):
                 return False
             self._clones = self._clones and clone(source, target)
             if self._clones:

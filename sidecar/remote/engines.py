@@ -102,10 +102,28 @@ def _imported_by(text: str) -> Iterator[str]:
 
 @cache
 def node_script() -> bytes:
-    """The Node engine as one script."""
-    files = resources.files("sidecar.remote").joinpath("node").iterdir()
-    texts = {file.name[:-4]: file.read_text(encoding="utf-8") for file in files if file.name.endswith(".mjs")}
-    return one_of_modules(texts).encode()
+    """The Node engine that reads sessions, as one script."""
+    return one_of_modules(_node_modules("node")).encode()
+
+
+@cache
+def node_backup_script() -> bytes:
+    """The Node engine that does what ``sidecar/backup`` does, as one script."""
+    # What it does takes the place of what is done about sessions, of which it needs little.
+    texts = _node_modules("node") | _node_modules("node_backup")
+    needed: dict[str, str] = {}
+    wanted = ["main"]
+    while wanted:
+        name = wanted.pop()
+        if name not in needed:
+            needed[name] = texts[name]
+            wanted += (found["module"] for found in _NODE_IMPORT.finditer(texts[name]) if found["module"])
+    return one_of_modules(needed).encode()
+
+
+def _node_modules(folder: str) -> dict[str, str]:
+    files = resources.files("sidecar.remote").joinpath(folder).iterdir()
+    return {file.name[:-4]: file.read_text(encoding="utf-8") for file in files if file.name.endswith(".mjs")}
 
 
 def one_of_modules(texts: Mapping[str, str]) -> str:

@@ -11,11 +11,16 @@ export class SystemError extends Error {
     }
 }
 
-/** What sidecar/errors.py has a class for; `kind` names it. The message is a byte string, for the names in it. */
+/**
+ * What sidecar/errors.py has a class for; `kind` names it. The message is a byte string, for the names in it.
+ *
+ * `details`, if there are any, are what else is known of it, for programs; as they go on the wire.
+ */
 export class Trouble extends Error {
-    constructor(kind, message) {
+    constructor(kind, message, details = null) {
         super(message);
         this.kind = kind;
+        this.details = details;
     }
 }
 

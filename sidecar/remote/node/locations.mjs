@@ -7,9 +7,17 @@ import { SystemError, Trouble } from "./errors.mjs";
 import { exists, listFolder } from "./files.mjs";
 import { asPath, byName, encoded, fileName, joined, wireName } from "./text.mjs";
 
+const environOf = (env) => Object.fromEntries(Object.entries(env).map(([name, value]) => [name, fileName(value)]));
+
+/** The ClawPal directory, absolute, from a request. */
+export function findClawpalDir({ clawpalDir, env }) {
+    const environ = environOf(env);
+    return expanded((clawpalDir && fileName(clawpalDir)) || environ.CLAWPAL_DATA_DIR || "~/.clawpal", environ);
+}
+
 /** The OpenClaw directory, absolute, from a request. */
 export function openclawDir({ openclawHome, env }) {
-    const environ = Object.fromEntries(Object.entries(env).map(([name, value]) => [name, fileName(value)]));
+    const environ = environOf(env);
     if (openclawHome !== null) {
         return joined(fileName(openclawHome), ".openclaw");
     }

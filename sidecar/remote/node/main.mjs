@@ -17,7 +17,7 @@ import process from "node:process";
 import { isTold, SystemError, told } from "./errors.mjs";
 import { BLOCK_BYTES } from "./limits.mjs";
 import { openclawDir } from "./locations.mjs";
-import { OPERATIONS } from "./operations.mjs";
+import { FINISHING, OPERATIONS, SAYS_HOW_IT_ENDED } from "./operations.mjs";
 import { finish, out } from "./output.mjs";
 import { sqlite } from "./sqlite_open.mjs";
 import { LF, wireName } from "./text.mjs";
@@ -73,7 +73,7 @@ function main() {
         process.exit(1);
     }
     privateFolder.path = `${os.tmpdir()}/clawpal-sidecar-${request.nonce}`;
-    out.startWatch(privateFolder.path, request.op === "remove");
+    out.startWatch(privateFolder.path, FINISHING.has(request.op), SAYS_HOW_IT_ENDED);
     out.begin(request.nonce);
     try {
         answer(request);
@@ -84,7 +84,7 @@ function main() {
         }
         const [code, given, message] = isTold(error) ? told(error) : [null, null, `the helper failed: ${error.name}`];
         const kind = error instanceof SystemError ? null : (error.kind ?? "remote_failed");
-        out.record("fail", code, given, message, kind);
+        out.record("fail", code, given, message, kind, ...(error.details ? [error.details] : []));
     } finally {
         privateFolder.remove();
     }

@@ -90,4 +90,8 @@ function tellIds(agent) {
     }
 }
 
+/** What is told that its input has ended, and then given REMOVAL_ENDS_WITHIN_MS to leave things as they should be. */
+export const FINISHING = new Set(["remove"]);
+/** Whether it then says how it ended. */
+export const SAYS_HOW_IT_ENDED = false;
 export const OPERATIONS = { analyze: analyse, files: tellFiles, preview, names: tellNames, remove };

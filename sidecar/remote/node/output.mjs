@@ -9,13 +9,15 @@ import { LF } from "./text.mjs";
 import {
     DONE,
     endNow,
-    HANDED_OVER,
     INPUT_ENDED,
+    isOutputLost,
     isStopAsked,
+    leftWork,
     shared,
     sleep,
     startWorker,
     WRITING,
+    WRITTEN,
     WRITTEN_AT,
 } from "./watchdog.mjs";
 
@@ -24,12 +26,15 @@ class Output {
     #pending = "";
     #pendingSince = 0;
     #mayFinish = false;
+    #saysHowItEnded = false;
+    #posted = 0;
     #worker;
     isLost = false;
 
     /** From now on the process ends with its input, or with its lease. */
-    startWatch(folder, mayFinish) {
+    startWatch(folder, mayFinish, saysHowItEnded) {
         this.#mayFinish = mayFinish;
+        this.#saysHowItEnded = saysHowItEnded;
         // Nothing may be written before the sentinel, and it is we who write that.
         Atomics.store(shared, WRITTEN_AT, 0x7fffffff);
         this.#worker = startWorker(folder, mayFinish, this.#startedAt);
@@ -107,12 +112,30 @@ class Output {
         if (this.isLost) {
             return;
         }
-        Atomics.store(shared, HANDED_OVER, 1);
+        this.#posted += 1;
         this.#worker.postMessage(data);
-        while (Atomics.load(shared, HANDED_OVER) === 1 && !isStopAsked()) {
-            Atomics.wait(shared, HANDED_OVER, 1, LOOK_MS);
+        this.#waitUntil(isStopAsked);
+        this.isLost = this.#saysHowItEnded ? isOutputLost() : isStopAsked();
+    }
+
+    #waitUntil(isOver) {
+        for (;;) {
+            const written = Atomics.load(shared, WRITTEN);
+            if (written === this.#posted || isOver()) {
+                return;
+            }
+            Atomics.wait(shared, WRITTEN, written, LOOK_MS);
         }
-        this.isLost = isStopAsked();
+    }
+
+    /** Write all that there is; whether it could be. */
+    isAllWritten() {
+        this.flush();
+        const giveUpAt = Date.now() + FINISH_MS;
+        if (!this.isLost) {
+            this.#waitUntil(() => isOutputLost() || Date.now() >= giveUpAt);
+        }
+        return !this.isLost && Atomics.load(shared, WRITTEN) === this.#posted;
     }
 }
 
@@ -123,10 +146,10 @@ export const tellFailure = (path, error) => out.record("failed", path, ...told(e
 /** An exit would wait for the worker's read, so for the end of the input. */
 export function finish() {
     Atomics.store(shared, DONE, 1);
-    out.flush();
+    const isAllWritten = out.isAllWritten();
     Atomics.wait(shared, INPUT_ENDED, 0, FINISH_MS);
-    // An exit would wait for a write, too, that nobody takes.
-    if (Atomics.load(shared, INPUT_ENDED) === 1 && !out.isLost) {
+    // An exit would wait for a write, too, that nobody takes, and for whatever else is still at work.
+    if (Atomics.load(shared, INPUT_ENDED) === 1 && isAllWritten && !leftWork.isThere) {
         process.exit(0);
     }
     endNow();

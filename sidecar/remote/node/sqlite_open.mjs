@@ -27,16 +27,16 @@ export const sqlite = process.getBuiltinModule?.("node:sqlite");
 const NO_SQLITE = "the database needs Node 22.13 or newer, or Python 3 with sqlite3, on the host";
 
 const [PERM, BUSY, LOCKED, NO_MEMORY, READ_ONLY, IO_ERROR] = [3, 5, 6, 7, 8, 10];
-const [CORRUPT, CANT_OPEN, PROTOCOL, NO_DATABASE] = [11, 14, 15, 26];
+export const [CORRUPT, CANT_OPEN, PROTOCOL, NO_DATABASE] = [11, 14, 15, 26];
 // What a writer brings about that will soon be done. A reader that may not write finds "read only" where another
 // process is just about to make the index of its WAL anew.
-const PASSING = new Set([BUSY, LOCKED, PROTOCOL, READ_ONLY]);
+export const PASSING = new Set([BUSY, LOCKED, PROTOCOL, READ_ONLY]);
 const UNREADABLE = new Set([CANT_OPEN, IO_ERROR, PERM, NO_MEMORY]);
 
 /** The database changes as we look; try again. */
-class Unsettled extends Error {}
+export class Unsettled extends Error {}
 
-function uriOf(path, how) {
+export function uriOf(path, how) {
     const escape = (character) => `%${character.charCodeAt(0).toString(16).padStart(2, "0")}`;
     return `file:${path.replace(/[^A-Za-z0-9/._-]/g, escape)}?${how}`;
 }
@@ -44,7 +44,7 @@ function uriOf(path, how) {
 let urisAreTaken = null;
 
 /** Whether this Node hands a `file:` URI to SQLite as one, which else would be the name of a file. */
-function takesUris() {
+export function takesUris() {
     if (urisAreTaken === null) {
         try {
             new sqlite.DatabaseSync("file:probe?mode=memory", { readOnly: true }).close();

@@ -18,12 +18,18 @@ const STOP = 2;
 export const DONE = 3;
 export const INPUT_ENDED = 4;
 const ENDING = 5;
-export const HANDED_OVER = 6;
-export const shared = new Int32Array(new SharedArrayBuffer(7 * Int32Array.BYTES_PER_ELEMENT));
+// How many of the messages that the worker was sent it has written.
+export const WRITTEN = 6;
+const LOST = 7;
+export const shared = new Int32Array(new SharedArrayBuffer(8 * Int32Array.BYTES_PER_ELEMENT));
 const nap = new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT));
 
 export const sleep = (ms) => Atomics.wait(nap, 0, 0, ms);
 export const isStopAsked = () => Atomics.load(shared, STOP) === 1;
+export const isOutputLost = () => Atomics.load(shared, LOST) === 1;
+
+/** Whether a thread was left to do something that is of no use any more, and can't be stopped. */
+export const leftWork = { isThere: false };
 
 /** Runs in the worker, by its text alone: nothing from outside it but what it is given. */
 function watch() {
@@ -32,6 +38,7 @@ function watch() {
     const { shared, place, folder, mayFinish, limits, startedAt } = workerData;
     const beat = Buffer.from('["beat"]\n');
     const input = Buffer.alloc(4096);
+    const toWrite = [];
     let heardAt = Date.now();
 
     function end() {
@@ -51,7 +58,7 @@ function watch() {
     /** What is being written may never be: nobody waits for it any more. */
     function askToStop() {
         tell(place.STOP, 1);
-        tell(place.HANDED_OVER, 0);
+        Atomics.notify(shared, place.WRITTEN);
     }
 
     function onInputEnd() {
@@ -81,7 +88,7 @@ function watch() {
 
     function sayThatWeLive() {
         const isSilent = Date.now() - startedAt - Atomics.load(shared, place.WRITTEN_AT) >= limits.beatMs;
-        const isWanted = isSilent && !Atomics.load(shared, place.DONE);
+        const isWanted = isSilent && toWrite.length === 0 && !Atomics.load(shared, place.DONE);
         if (isWanted && Atomics.compareExchange(shared, place.WRITING, 0, 1) === 0) {
             fs.write(1, beat, () => {
                 Atomics.store(shared, place.WRITTEN_AT, Date.now() - startedAt);
@@ -95,17 +102,30 @@ function watch() {
             if (error?.code === "EAGAIN") {
                 setTimeout(write, limits.retryMs, data);
             } else if (error) {
+                tell(place.LOST, 1);
                 askToStop();
             } else if (count < data.length) {
                 write(data.subarray(count));
             } else {
-                tell(place.HANDED_OVER, 0);
+                Atomics.add(shared, place.WRITTEN, 1);
+                Atomics.notify(shared, place.WRITTEN);
+                toWrite.shift();
+                if (toWrite.length > 0) {
+                    write(toWrite[0]);
+                }
             }
         });
     }
 
+    function writeInTurn(data) {
+        toWrite.push(data);
+        if (toWrite.length === 1) {
+            write(data);
+        }
+    }
+
     listen();
-    parentPort.on("message", write);
+    parentPort.on("message", writeInTurn);
     setInterval(() => {
         if (Date.now() - heardAt >= limits.leaseMs) {
             end();
@@ -125,7 +145,7 @@ export function startWorker(folder, mayFinish, startedAt) {
         lookMs: LOOK_MS,
         retryMs: RETRY_MS,
     };
-    const place = { WRITING, WRITTEN_AT, STOP, DONE, INPUT_ENDED, ENDING, HANDED_OVER };
+    const place = { WRITING, WRITTEN_AT, STOP, DONE, INPUT_ENDED, ENDING, WRITTEN, LOST };
     const workerData = { shared, place, folder, mayFinish, limits, startedAt };
     const worker = new Worker(`(${watch})()`, { eval: true, workerData });
     worker.unref();
