@@ -19,6 +19,7 @@ import time
 from contextlib import suppress
 from typing import Any, Iterable, Iterator
 
+from sidecar.backup.progress import Progress
 from sidecar.backup.rules import Selection, is_database_name, side_files
 from sidecar.backup.tree import READING, walk
 from sidecar.limits import LOCK_STALE_S, LSOF_FILES, LSOF_S, MAX_LOCK_BYTES
@@ -27,9 +28,10 @@ from sidecar.text import wire_name
 _UNKNOWN = "a process that the system doesn't name"
 
 
-def databases_below(root: bytes, selection: Selection) -> Iterator[bytes]:
+def databases_below(root: bytes, selection: Selection, progress: Progress) -> Iterator[bytes]:
     """The databases in the tree, as far as their names tell, relative to the top."""
     for found in walk(root, selection):
+        progress.step()
         if found.kind == "file" and is_database_name(found.path):
             yield found.path
 

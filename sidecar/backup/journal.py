@@ -145,14 +145,18 @@ def take(workspace: Workspace) -> TreeLock | None:
     ``OSError`` if that can't be done, ``SourceUnreadable`` where something else than a folder has its name.
     """
     while True:
-        with _same_times(workspace.root):
-            try:
+        try:
+            with _same_times(workspace.root):
                 step("mkdir")
                 os.mkdir(workspace.path, 0o700)
-            except FileExistsError:
-                if not is_folder(workspace.path):
-                    name = wire_name(os.fsdecode(workspace.path))
-                    raise SourceUnreadable(f"{name} is in the way: it is no folder") from None
+        except FileExistsError:
+            try:
+                is_in_the_way = not stat.S_ISDIR(os.lstat(workspace.path).st_mode)
+            except FileNotFoundError:
+                continue
+            if is_in_the_way:
+                name = wire_name(os.fsdecode(workspace.path))
+                raise SourceUnreadable(f"{name} is in the way: it is no folder") from None
         lock = TreeLock(workspace.lock)
         try:
             if not lock.acquire():
@@ -239,10 +243,8 @@ def is_folder(path: bytes) -> bool:
 
 @contextmanager
 def _same_times(folder: bytes) -> Iterator[None]:
-    """Let names come and go in a folder without its times telling."""
+    """Let names come and go in a folder without its times telling; what fails has changed nothing."""
     status = os.stat(folder)
-    try:
-        yield
-    finally:
-        with suppress(FileNotFoundError, PermissionError):
-            os.utime(folder, ns=(status.st_atime_ns, status.st_mtime_ns))
+    yield
+    with suppress(FileNotFoundError, PermissionError):
+        os.utime(folder, ns=(status.st_atime_ns, status.st_mtime_ns))

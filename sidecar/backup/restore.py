@@ -99,7 +99,8 @@ class _Restore:
         finish(self.workspace)
         if not self._force:
             selection = Selection(clawpal_dir=self._folder.clawpal_dir)
-            check_unused(users_of(self.workspace.root, databases_below(self.workspace.root, selection)))
+            databases = databases_below(self.workspace.root, selection, self._progress)
+            check_unused(users_of(self.workspace.root, databases))
         previous = self._keep_state()
         try:
             self._swap(previous)

@@ -17,8 +17,10 @@ from pathlib import Path
 import pytest
 
 from sidecar.backup import in_use, restore
+from sidecar.backup.progress import Progress
 from sidecar.backup.rules import Selection
 from sidecar.backup.staging import stage
+from sidecar.cancel import CancelToken
 from sidecar.errors import TargetInUse
 from sidecar.limits import LOCK_STALE_S
 from tests.unit.restore_trees import Home, contents, rows
@@ -65,7 +67,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
 
 def users(home: Home) -> list[str]:
     root = os.fsencode(home.root)
-    return in_use.users_of(root, in_use.databases_below(root, Selection()))
+    return in_use.users_of(root, in_use.databases_below(root, Selection(), Progress(CancelToken())))
 
 
 def lock(path: Path, **said: object) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,6 +109,7 @@ def start(work: Callable[[], object]) -> int:
             work()
             os._exit(0)
         except BaseException:
+            traceback.print_exc()
             os._exit(1)
     return pid
 
