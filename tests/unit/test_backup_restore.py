@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,6 +36,7 @@ from sidecar.errors import (
     TargetInUse,
     TargetNotWritable,
 )
+from sidecar.limits import FREE_SPACE_LEFT_BYTES, MIB
 from tests.unit.restore_trees import Home, contents, rows
 
 WORKSPACE = ".clawpal-restore"
@@ -536,3 +537,61 @@ def test_a_copy_that_can_not_be_written_leaves_the_tree_alone(home: Home, monkey
     with pytest.raises(NoSpace):
         home.restore(snapshot)
     assert is_untouched(home, before, snapshot)
+
+
+@contextmanager
+def mounted(folder: Path, *options: str) -> Iterator[None]:
+    """Something mounted at ``folder``; skips the test where this user may not mount."""
+    done = subprocess.run(["mount", *options, str(folder)], capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip("mounts aren't allowed here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+needs_mount = pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="only root mounts")
+
+
+@needs_mount
+@pytest.mark.parametrize("kind", ["another file system", "a folder of this one"])
+def test_a_mount_point_in_the_tree_is_refused_by_name_if_something_in_it_changes(
+    home: Home, tmp_path: Path, kind: str
+) -> None:
+    (home.root / "workspace/with space").mkdir(parents=True)
+    (tmp_path / "outside").mkdir()
+    options = ["-t", "tmpfs", "tmpfs"] if kind == "another file system" else ["--bind", str(tmp_path / "outside")]
+    with mounted(home.root / "workspace/with space", *options):
+        home.write("workspace/with space/file", "1")
+        home.write("workspace/other", "1")
+        snapshot = home.backup()
+        home.write("workspace/other", "2", age=1)
+        home.restore(snapshot)
+        home.write("workspace/with space/file", "2", age=1)
+        before = contents(home.root, exactly=True)
+        with pytest.raises(TargetNotWritable, match=r"workspace/with space.*mount point"):
+            home.restore(snapshot)
+        assert contents(home.root, exactly=True) == before
+
+
+@needs_mount
+def test_the_tree_may_be_a_mount_point(home: Home) -> None:
+    with mounted(home.root, "-t", "tmpfs", "tmpfs"):
+        home.fill()
+        before, snapshot = contents(home.root), home.backup()
+        home.change()
+        home.restore(snapshot)
+        assert contents(home.root) == before
+
+
+@needs_mount
+def test_a_disk_that_is_too_small_is_told_before_anything_changes(home: Home) -> None:
+    with mounted(home.root, "-t", "tmpfs", "-o", f"size={FREE_SPACE_LEFT_BYTES + 3 * MIB}", "tmpfs"):
+        home.write("large", b"1" * 2 * MIB)
+        snapshot = home.backup()
+        home.write("large", b"2" * 2 * MIB, age=1)
+        before = contents(home.root, exactly=True)
+        with pytest.raises(NoSpace, match="no space left on device"):
+            home.restore(snapshot)
+        assert is_untouched(home, before, snapshot)
