@@ -31,6 +31,7 @@ LEFT_OUT = (
     Rule("logs", "nothing that a restore needs"),
     Rule("plugin-skills", "links that OpenClaw makes anew"),
     Rule("agents/*/sessions/*.jsonl.lock", "lock of a running process"),
+    Rule("agents/*/sessions/sessions.json.lock", "lock of a running process"),
     Rule("agents/*/sessions/sessions.json.*.tmp", "half-written"),
     Rule("agents/*/sessions/.usage-cost-cache*.tmp", "half-written"),
     Rule("agents/*/agent/openclaw-agent.sqlite.generation-lock.sqlite*", "lock of a running process"),
