@@ -33,7 +33,7 @@ from sidecar.remote import engines
 from sidecar.text import wire_name
 from tests.remote.engine import SCRIPTS, Engine, Record, Run, bare_node, node, request_for, told
 from tests.remote.test_node_engine import FORM, MAX_LINES
-from tests.unit.restore_trees import LONG_AGO_NS, Home, rows
+from tests.unit.restore_trees import LONG_AGO_NS, Contents, Home, contents, rows
 
 MODULES = {path.name: path for path in sorted((SCRIPTS / "node_backup").glob("*.mjs"))}
 DEADLINE_S = 60
@@ -462,3 +462,142 @@ def test_progress_tells_of_everything_there_is(host: Host) -> None:
     assert [phase for phase in PHASES if phase in {one[0] for one in told}] == [
         one[0] for one in dict.fromkeys((one[0],) for one in told) if one[0] in PHASES
     ]
+
+
+def with_times_as_node_sets_them(tree: Contents) -> Contents:
+    """The same with times to a microsecond, which is nearly what Node's numbers hold."""
+    return {
+        path: tuple(round(one, -3) if isinstance(one, int) and one > 1e18 else one for one in told)
+        for path, told in tree.items()
+    }
+
+
+def state(host: Host, *, exactly: bool = False) -> Contents:
+    return with_times_as_node_sets_them(contents(host.root, exactly=exactly))
+
+
+def restore_there(host: Host, name: str, *, by: Engine | None = None, force: bool = False) -> str | None:
+    """Restore a snapshot with the engine; the name of that of the state before."""
+    records = [one.items for one in host.ask("restore", by=by, backupName=name, force=force)]
+    assert records[-1] == ["end"], records[-1]
+    (snapshot,) = [items for items in records if items[0] == "snapshot"]
+    assert snapshot[1] == name
+    (previous,) = [items for items in records if items[0] == "previous"]
+    assert [items for items in records if items[0] == "progress"][-1][1] == "done"
+    return None if previous[1] is None else str(previous[1])
+
+
+@pytest.mark.parametrize("made_by", ["here", "there"])
+def test_a_restore_gives_back_what_a_snapshot_holds_and_is_undone_by_another(host: Host, made_by: str) -> None:
+    host.fill()
+    before = state(host)
+    name = host.backup_here() if made_by == "here" else host.backup_there()
+    host.change()
+    changed = state(host)
+    previous = restore_there(host, name)
+    assert state(host) == before
+    assert not (host.root / rules.RESTORE_FOLDER.decode()).exists()
+    assert previous is not None
+    host.here.verify(previous, progress())
+    assert restore_there(host, previous) is not None
+    assert state(host) == changed
+    assert len(host.here.list(CancelToken())) == 3
+    host.here.restore(name, False, progress())
+    assert state(host) == before
+
+
+def test_the_plan_is_the_one_that_would_be_made_here(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.fill()
+    name = host.backup_here()
+    host.change()
+    plans: list[list[dict[str, Any]]] = []
+
+    def plan() -> list[dict[str, Any]]:
+        (path,) = host.root.glob(".clawpal-restore/plan.jsonl")
+        operations = [json.loads(line) for line in path.read_bytes().splitlines()]
+        for operation in operations:
+            # To make the workspace in it changed the time of the top, which Node then set again.
+            if not operation["path"]:
+                operation["mtime_ns"] = round(operation["mtime_ns"], -3)
+        return operations
+
+    class Stopped(Exception):
+        pass
+
+    def stop(*_: object) -> None:
+        plans.append(plan())
+        raise Stopped
+
+    with monkeypatch.context() as patched:
+        patched.setattr("sidecar.backup.restore.stage", stop)
+        with pytest.raises(Stopped):
+            host.here.restore(name, False, progress())
+    killed = engine().patched("        stageAll(workspace, snapshot.path, progress);\n", "        endNow();\n")
+    with Run(killed, host.request("restore", backupName=name, force=False)) as run:
+        list(run.records())
+        run.wait()
+    plans.append(plan())
+    assert plans[0] == plans[1]
+    kinds = {operation["kind"] for operation in plans[0]}
+    assert kinds == {"enter", "leave", "put", "aside", "mkdir", "rmdir", "look"}
+
+
+def test_a_tree_that_is_not_there_is_restored(host: Host) -> None:
+    host.fill()
+    before = state(host)
+    name = host.backup_there()
+    shutil.rmtree(host.root)
+    assert restore_there(host, name) is None
+    restored = state(host)
+    assert restored == {path: told for path, told in before.items() if path not in left_out(before)}
+
+
+def left_out(tree: Contents) -> set[str]:
+    """Of what ``fill`` makes, what no snapshot has."""
+    return {path for path in tree if path.startswith("logs") or path.endswith(".lock")}
+
+
+STEPS = 400
+
+
+def test_a_restore_that_is_killed_at_any_step_is_ended_by_the_next_command_of_either(host: Host) -> None:
+    host.fill()
+    before = state(host)
+    name = host.backup_there()
+    host.change()
+    changed = state(host)
+    outcomes = []
+    for number in range(1, STEPS):
+        killed = engine().patched(
+            "function takeStep() {}\n",
+            "let stepsTaken = 0;\nfunction takeStep() {\n    stepsTaken += 1;\n"
+            f"    if (stepsTaken === {number}) {{\n        endNow();\n    }}\n}}\n",
+        )
+        with Run(killed, host.request("restore", backupName=name, force=False)) as run:
+            records = list(run.records())
+            run.close_input()
+            run.wait()
+        is_done = bool(records) and records[-1].name == "end"
+        if not is_done and number % 2:
+            host.here.recover()
+        elif not is_done:
+            *_, last = host.ask("restore", backupName="2000-01-01_000000", force=False)
+            assert last.items[4] == "backup_not_found"
+        now = state(host)
+        assert now in (before, changed), number
+        assert not (host.root / rules.RESTORE_FOLDER.decode()).exists()
+        outcomes.append(now == before)
+        if is_done:
+            break
+        if now == before:
+            # Back to the state that was changed, for the next step.
+            (previous,) = [one for one in host.here.list(CancelToken()) if one.name != os.fsencode(name)][:1]
+            host.here.restore(previous.name.decode(), False, progress())
+            assert state(host) == changed
+        for one in host.here.list(CancelToken()):
+            if one.name != os.fsencode(name):
+                host.here.delete(one.name.decode(), CancelToken())
+    assert is_done
+    # Until the journal is in place nothing has changed, and from then on everything does.
+    assert outcomes == sorted(outcomes)
+    assert outcomes.count(True) > 10

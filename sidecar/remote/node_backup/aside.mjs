@@ -26,7 +26,6 @@ function workAside() {
         const { DatabaseSync } = require("node:sqlite");
         const database = new DatabaseSync(uri, { readOnly });
         database.exec(`PRAGMA cache_size = -${cacheKib}`);
-        database.exec("PRAGMA trusted_schema = OFF");
         return database;
     }
 
@@ -53,6 +52,8 @@ function workAside() {
     function check({ uri }) {
         const database = opened(uri, true);
         try {
+            // Against a file that was made to harm.
+            database.exec("PRAGMA trusted_schema = OFF");
             return Object.values(database.prepare("PRAGMA quick_check(1)").get())[0];
         } finally {
             database.close();

@@ -1,8 +1,6 @@
 // Copy SQLite databases through SQLite, in one read transaction, and check what came of it: the twin of
 // sidecar/backup/databases.py.
 
-import fs from "node:fs";
-
 import { unreadable } from "./errors.mjs";
 import { doAside, waitAWhile } from "./aside.mjs";
 import { MAX_DATABASE_BUSY_MS } from "./backup_limits.mjs";
@@ -11,8 +9,8 @@ import { BUSY_RETRY_MS } from "./limits.mjs";
 import { sideFiles } from "./rules.mjs";
 import { holds, isOnSharedFileSystem, isSame, isSameLook, isSettled, lookAt, wayIn } from "./sqlite_files.mjs";
 import { NO_DATABASE, PASSING, sqlite, takesUris, Unsettled, uriOf } from "./sqlite_open.mjs";
-import { describe, isOfSystem, makeEmptyFile, statusOf, unlinkIfThere } from "./system_words.mjs";
-import { asPath, encoded } from "./text.mjs";
+import { describe, isOfSystem, makeEmptyFile, realPathOf, statusOf, unlinkIfThere } from "./system_words.mjs";
+import { encoded } from "./text.mjs";
 
 const NO_BACKUP = "to copy a database takes Node 22.16 or newer, or Python 3.8 with sqlite3, on the host";
 
@@ -30,7 +28,7 @@ class SqliteError extends Error {
  * Null if it is none after all. A damaged one is copied as its file is.
  */
 export function copyOfDatabase(source, target, progress) {
-    const path = realPath(source);
+    const path = realPathOf(source);
     const giveUpAt = Date.now() + MAX_DATABASE_BUSY_MS;
     const doneBefore = progress.bytesCopied;
     let status;
@@ -70,14 +68,6 @@ export function copyOfDatabase(source, target, progress) {
     const sha256 = digestOf(target, progress);
     keepStatus(target, status);
     return { copied: { sha256, sizeBytes: Number(statusOf(target).size), status }, problem };
-}
-
-function realPath(path) {
-    try {
-        return fs.realpathSync(asPath(path), "buffer").toString("latin1");
-    } catch {
-        return path;
-    }
 }
 
 function statusOfSource(source) {
@@ -126,7 +116,9 @@ function copyRecovered(path, look, target, progress) {
         if (!isSame(now.database, look.database) || !isSame(now.journal, look.journal)) {
             throw new Unsettled();
         }
-        copyThroughSqlite(uriOf(raw, "mode=rw"), false, target, progress);
+        // Only a journal has to be rolled back, which writes.
+        const isWritten = holds(look.journal);
+        copyThroughSqlite(uriOf(raw, isWritten ? "mode=rw" : "mode=ro"), !isWritten, target, progress);
     } finally {
         [raw, ...sideFiles(raw)].forEach(unlinkIfThere);
     }

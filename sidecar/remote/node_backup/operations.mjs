@@ -5,6 +5,8 @@ import { BackupFolder } from "./folder.mjs";
 import { findClawpalDir } from "./locations.mjs";
 import { out } from "./output.mjs";
 import { Progress } from "./progress.mjs";
+import { recover } from "./recovery.mjs";
+import { restoreTree } from "./restore.mjs";
 import { createSnapshot } from "./snapshot.mjs";
 import { checkedName } from "./snapshot_names.mjs";
 import { wireName } from "./text.mjs";
@@ -44,6 +46,7 @@ function tellSnapshot(name, snapshot) {
 
 /** End what crashed: finish an interrupted restore or take it back, and remove what was staged. */
 function endWhatCrashed(root, folder) {
+    recover(root);
     folder.clearLeftovers();
 }
 
@@ -53,6 +56,20 @@ function backUp(root, folder, { includeSessions, share }) {
     const made = createSnapshot(root, folder, { includeSessions, share }, reporter.progress);
     reporter.sayDone();
     tellSnapshot("snapshot", made);
+}
+
+function restoreOne(root, folder, { backupName, force, share }) {
+    const name = checkedName(backupName);
+    endWhatCrashed(root, folder);
+    const reporter = new Reporter();
+    const { snapshot, previous } = restoreTree(root, folder, name, { force, share }, reporter.progress);
+    reporter.sayDone();
+    tellSnapshot("snapshot", snapshot);
+    if (previous === null) {
+        out.record("previous", null);
+    } else {
+        tellSnapshot("previous", previous);
+    }
 }
 
 function verifyOne(root, folder, { backupName }) {
@@ -78,6 +95,7 @@ export const FINISHING = new Set(["backup", "restore", "verify", "delete-backup"
 export const SAYS_HOW_IT_ENDED = true;
 export const OPERATIONS = {
     backup: onFolder(backUp),
+    restore: onFolder(restoreOne),
     verify: onFolder(verifyOne),
     backups: onFolder(listAll),
     "delete-backup": onFolder(deleteOne),

@@ -4,7 +4,7 @@
 import fs from "node:fs";
 
 import { system, SystemError, Trouble } from "./errors.mjs";
-import { asPath } from "./text.mjs";
+import { asPath, baseName, joined } from "./text.mjs";
 
 // As glibc says them and Python tells them; libuv has words of its own.
 const WORDS = {
@@ -34,6 +34,8 @@ const WORDS = {
     ETXTBSY: "text file busy",
     EXDEV: "invalid cross-device link",
 };
+
+const MAX_LINKS = 40;
 
 export const wordsOf = (error) => WORDS[error.code] ?? error.code.toLowerCase();
 
@@ -119,6 +121,21 @@ export function makeFolders(path, mode) {
 export function dirName(path) {
     const end = path.lastIndexOf("/");
     return end > 0 ? path.slice(0, end) : path.slice(0, end + 1);
+}
+
+/** Where a path leads to, links followed, as far as there is something; the rest of it as it is. */
+export function realPathOf(path, links = 0) {
+    try {
+        return fs.realpathSync(asPath(path), "buffer").toString("latin1");
+    } catch {
+        if (path === "/" || path === "" || links > MAX_LINKS) {
+            return path;
+        }
+        const target = statusIfThere(path)?.isSymbolicLink() ? readLink(path) : null;
+        return target === null
+            ? joined(realPathOf(dirName(path), links), baseName(path))
+            : realPathOf(joined(dirName(path), target), links + 1);
+    }
 }
 
 function latin1(name) {
