@@ -82,7 +82,7 @@ class Means:
 
     program: Program | None = None
     backup_program: Program | None = None
-    """What can make backups there, which needs SQLite."""
+    """What can make backups there: Python with SQLite, else Node."""
     environment: dict[str, str] = field(default_factory=dict)
 
 
@@ -139,8 +139,9 @@ def _means(lines: list[str]) -> Means:
         elif match := _FOUND.fullmatch(line):
             programs.append(_program(match))
     usable = [program for program in programs if _is_usable(program)]
-    able = [program for program in usable if program.kind == "python" and program.sqlite]
-    means.backup_program = able[0] if able else None
+    able = [program for program in usable if program.sqlite or program.kind == "node"]
+    # Python first, since what it runs is what makes backups here.
+    means.backup_program = min(able, key=lambda one: (not one.sqlite, one.kind != "python"), default=None)
     # The first that was found, of the best kind: Node as OpenClaw itself needs it, else Python, else what reads files.
     means.program = min(usable, key=lambda one: (not one.sqlite, one.kind != "node"), default=None)
     return means

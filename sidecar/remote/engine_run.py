@@ -12,13 +12,13 @@ import msgspec
 from sidecar.errors import RemoteFailed
 from sidecar.limits import LEASE_S
 from sidecar.remote.engine_choice import Means, Program, choose
-from sidecar.remote.engines import node_script, python_backup_script, python_script
+from sidecar.remote.engines import node_backup_script, node_script, python_backup_script, python_script
 from sidecar.remote.pool import Host, SshConnectionPool
 from sidecar.remote.process import RemoteProcess
 from sidecar.remote.records import EngineRun
 
 _SCRIPTS = {"node": node_script, "python": python_script}
-_BACKUP_SCRIPTS = {"python": python_backup_script}
+_BACKUP_SCRIPTS = {"node": node_backup_script, "python": python_backup_script}
 
 
 class ProgramRun:
@@ -63,7 +63,9 @@ async def start_backup_engine(pool: SshConnectionPool, host: Host, request: Mapp
     means = await choose(pool, host)
     program = means.backup_program
     if program is None:
-        raise RemoteFailed("backups on a host need Python 3.8 or newer there, with its module sqlite3")
+        raise RemoteFailed(
+            "backups on a host need Python 3.8 or newer there, with its module sqlite3, or Node 18 or newer"
+        )
     return await _start_program(pool, host, program, _BACKUP_SCRIPTS[program.kind](), _completed(request, means))
 
 

@@ -20,11 +20,12 @@ import pytest
 from sidecar.demo.sample import AgentPlan, write_tree
 from tests.client import SidecarProcess, eventually, methods
 from tests.remote.client import HOST_ID, write_instance
+from tests.remote.node import node_executable
 from tests.remote.sshd import Account, Sshd, tools_folder
 
 NOW_MS = 1_795_392_000_000
 ON_HOST = {"hostId": HOST_ID}
-TOOLS = ("sh", "cat", "uname", "env", "cp")
+TOOLS = ("sh", "cat", "uname", "env", "cp", "flock", "sync")
 HUGE_BYTES = 400_000_000
 LEFT_WITHIN_S = 8.0
 """The host gives what works on a backup 5 s to clear up."""
@@ -50,9 +51,15 @@ MakeSshd = Callable[..., Sshd]
 Connected = Callable[..., SidecarProcess]
 
 
+@pytest.fixture(params=["python", "node"])
+def programs(request: pytest.FixtureRequest) -> dict[str, Path]:
+    """What a host has that can make backups."""
+    return {"python3": Path("/usr/bin/python3")} if request.param == "python" else {"node": node_executable()}
+
+
 @pytest.fixture
-def make_host(make_sshd: MakeSshd, tmp_path: Path) -> MakeSshd:
-    """Makes a host that has Python, and no Node."""
+def make_host(make_sshd: MakeSshd, programs: dict[str, Path], tmp_path: Path) -> MakeSshd:
+    """Makes a host that has no more than that."""
 
     def make(**more: Any) -> Sshd:
         tools = tmp_path / "tools"
@@ -61,7 +68,7 @@ def make_host(make_sshd: MakeSshd, tmp_path: Path) -> MakeSshd:
         for folder in tools.parents:
             if folder.is_relative_to(tmp_path.parents[1]):
                 folder.chmod(0o755)
-        path = tools_folder(tools / "bin", TOOLS, python3=Path("/usr/bin/python3"))
+        path = tools_folder(tools / "bin", TOOLS, **programs)
         return make_sshd(path=str(path), **more)
 
     return make
@@ -92,6 +99,9 @@ def write_openclaw(account: Account) -> Path:
     os.symlink("nowhere", openclaw / "workspace" / "link")
     (openclaw / "cache").mkdir()
     (openclaw / "cache" / "asset").write_text("made anew")
+    for path in openclaw.rglob("*"):
+        # Node can't set times to the nanosecond.
+        os.utime(path, (NOW_MS / 1000, NOW_MS / 1000), follow_symlinks=False)
     account.own(openclaw)
     return openclaw
 
@@ -371,7 +381,7 @@ async def test_a_restore_is_refused_while_a_process_of_the_host_has_a_database_o
             f"import sqlite3; used = sqlite3.connect({str(openclaw / 'state.sqlite')!r});"
             " used.execute('SELECT * FROM t'); print('ready', flush=True); input()"
         )
-        with running(host.ssh_command(f'python3 -c "{hold}"')):
+        with running(host.ssh_command(f'/usr/bin/python3 -c "{hold}"')):
             error = await failed(sidecar, "remote_restore_from_backup_stream", backupName=made["name"])
             assert error["kind"] == "target_in_use"
             assert "state.sqlite" in error["users"][0]
