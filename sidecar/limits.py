@@ -169,7 +169,7 @@ MAX_COPIES = 3
 """How often a file that changes while it is copied is copied."""
 YOUNG_S = 2.0
 """A file that was changed so shortly before it was read may change again without its times telling."""
-TIME_SLACK_NS = 1_000
+TIME_SLACK_NS = 2_000
 """Node, which makes backups too, has no number that tells a time more exactly; it sets those of files so."""
 DATABASE_PAGES_A_STEP = 256
 DATABASE_STEPS_A_LOOK = 20_000

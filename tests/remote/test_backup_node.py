@@ -28,7 +28,7 @@ from sidecar.backup.home import LocalBackups
 from sidecar.backup.progress import Progress
 from sidecar.backup.rules import PHASES
 from sidecar.cancel import CancelToken
-from sidecar.errors import BackupDamaged
+from sidecar.errors import BackupDamaged, TargetInUse
 from sidecar.remote import engines
 from sidecar.text import wire_name
 from tests.remote.engine import SCRIPTS, Engine, Record, Run, bare_node, node, request_for, told
@@ -124,6 +124,7 @@ def test_a_snapshot_is_the_one_that_would_be_made_here(host: Host) -> None:
     host.write("empty-file", "")
     host.write("database without a name", "")
     shutil.copy(host.root / "memory/main.sqlite", host.root / "database without a name")
+    shutil.copy(host.root / "memory/main.sqlite", host.root / os.fsdecode(b"odd/\xff.sqlite"))
     host.write("no.sqlite", "no database")
     host.write("no.sqlite-wal", "nor its WAL")
     host.write("empty.db", "")
@@ -467,7 +468,7 @@ def test_progress_tells_of_everything_there_is(host: Host) -> None:
 def with_times_as_node_sets_them(tree: Contents) -> Contents:
     """The same with times to a microsecond, which is nearly what Node's numbers hold."""
     return {
-        path: tuple(round(one, -3) if isinstance(one, int) and one > 1e18 else one for one in told)
+        path: tuple(one // 1000 if isinstance(one, int) and one > 1e18 else one for one in told)
         for path, told in tree.items()
     }
 
@@ -518,7 +519,7 @@ def test_the_plan_is_the_one_that_would_be_made_here(host: Host, monkeypatch: py
         for operation in operations:
             # To make the workspace in it changed the time of the top, which Node then set again.
             if not operation["path"]:
-                operation["mtime_ns"] = round(operation["mtime_ns"], -3)
+                operation["mtime_ns"] = operation["mtime_ns"] // 1000
         return operations
 
     class Stopped(Exception):
@@ -555,6 +556,195 @@ def test_a_tree_that_is_not_there_is_restored(host: Host) -> None:
 def left_out(tree: Contents) -> set[str]:
     """Of what ``fill`` makes, what no snapshot has."""
     return {path for path in tree if path.startswith("logs") or path.endswith(".lock")}
+
+
+def test_a_restore_of_which_a_step_fails_is_undone_and_says_so(host: Host) -> None:
+    host.fill()
+    name = host.backup_there()
+    host.change()
+    changed = state(host, exactly=True)
+    # The steps before are of what is staged; those after, of what undoes this one.
+    for number in (10, 20, 40):
+        failing = engine().patched(
+            "function takeStep() {}\n",
+            "let stepsTaken = 0;\nfunction takeStep() {\n    stepsTaken += 1;\n"
+            f'    if (stepsTaken === {number}) {{\n        throw new SystemError("EIO", "here");\n    }}\n}}\n',
+        )
+        *_, last = host.ask("restore", by=failing, backupName=name, force=False)
+        assert last.items == [
+            "fail",
+            None,
+            None,
+            "the restore failed: input/output error: here; the tree is as it was",
+            "target_not_writable",
+            {"failedItems": 1, "failures": [{"path": "here", "error": "input/output error"}]},
+        ]
+        assert state(host, exactly=True) == changed
+        assert [one.name.decode() for one in host.here.list(CancelToken())] == [name]
+        assert not (host.root / rules.RESTORE_FOLDER.decode()).exists()
+
+
+def test_what_could_not_be_undone_is_undone_by_the_next_command(host: Host) -> None:
+    host.fill()
+    name = host.backup_there()
+    host.change()
+    changed = state(host, exactly=True)
+    for end_it in (host.here.recover, host.backup_there):
+        failing = engine().patched(
+            "function takeStep() {}\n",
+            "let stepsTaken = 0;\nfunction takeStep() {\n    stepsTaken += 1;\n"
+            "    if (stepsTaken === 30 || stepsTaken > 40) {\n"
+            '        throw new SystemError("EIO", "here");\n    }\n}\n',
+        )
+        *_, last = host.ask("restore", by=failing, backupName=name, force=False)
+        assert last.items[4] == "source_unreadable"
+        assert "undone at the next start" in last.items[3]
+        assert (host.root / ".clawpal-restore/undo.jsonl").exists()
+        assert state(host, exactly=True) != changed
+        end_it()
+        assert state(host, exactly=True) == changed
+
+
+def test_a_restore_that_was_interrupted_here_is_ended_by_the_engine(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.fill()
+    before = state(host)
+    name = host.backup_here()
+    host.change()
+    changed = state(host)
+
+    class Interrupted(BaseException):
+        pass
+
+    for number, expected in ((3, changed), (25, before)):
+        steps = iter(range(1000))
+
+        def step(_: str, steps: Iterator[int] = steps, number: int = number) -> None:
+            if next(steps) == number:
+                raise Interrupted
+
+        with monkeypatch.context() as patched:
+            patched.setattr("sidecar.backup.journal.step", step)
+            # As if it were killed: nothing is tidied up.
+            patched.setattr("sidecar.backup.journal.Workspace.clear", lambda *_: True)
+            patched.setattr("sidecar.backup.journal.give_up", lambda _, lock: lock.release())
+            with pytest.raises(Interrupted):
+                host.here.restore(name, False, progress())
+        host.backup_there()
+        assert state(host) == expected, number
+        assert not (host.root / rules.RESTORE_FOLDER.decode()).exists()
+
+
+def test_who_uses_the_tree_is_told_in_the_same_words(host: Host) -> None:
+    host.fill()
+    name = host.backup_there()
+    host.change()
+    with closing(sqlite3.connect(host.root / "agents/main/agent/openclaw-agent.sqlite")) as database:
+        database.execute("SELECT count(*) FROM t").fetchone()
+        # The lock of a process that lives, one of a process that doesn't, and one that names none.
+        host.write("gateway.abc.lock", json.dumps({"pid": os.getpid()}))
+        host.write("agents/main/sessions/s1.jsonl.lock", json.dumps({"pid": 1 << 30}))
+        host.write("agents/main/sessions/sessions.json.lock", "")
+        os.utime(host.root / "agents/main/sessions/sessions.json.lock")
+        changed = state(host, exactly=True)
+        with pytest.raises(TargetInUse) as caught:
+            host.here.restore(name, False, progress())
+        *place, message, kind, details = host.fail("restore", backupName=name, force=False)
+        assert (place, kind) == ([None, None], "target_in_use")
+        # Here this process doesn't count itself, so what it has open is told there alone.
+        users = details["users"]
+        own = [one for one in users if one.endswith(" open")]
+        assert [one for one in users if one not in own] == caught.value.details["users"]
+        assert any("openclaw-agent.sqlite open" in one for one in own)
+        assert message.startswith("in use: ")
+        assert message.endswith("; nothing was changed")
+        assert len(caught.value.details["users"]) == 2
+        assert state(host, exactly=True) == changed
+
+
+def test_a_restore_that_is_running_keeps_others_off(host: Host) -> None:
+    host.fill()
+    name = host.backup_there()
+    host.change()
+    changed = state(host, exactly=True)
+    waiting = engine().patched(
+        "        stageAll(workspace, snapshot.path, progress);\n",
+        '        progress.phase = "waiting";\n'
+        "        for (;;) {\n            progress.step();\n            sleep(5);\n        }\n",
+    )
+    with Run(waiting, host.request("restore", backupName=name, force=False)) as run:
+        records = run.records()
+        next(one for one in records if one.name == "progress" and one.items[1] == "waiting")
+        with pytest.raises(TargetInUse, match="another restore of it is running"):
+            host.here.restore(name, False, progress())
+        assert host.fail("restore", backupName=name, force=False)[2:] == [
+            "in use: another restore of it is running",
+            "target_in_use",
+            {"users": ["another restore of it is running"]},
+        ]
+        host.here.recover()
+        assert (host.root / ".clawpal-restore/plan.jsonl").exists()
+        run.close_input()
+        *_, last = records
+        assert last.items == ["fail", None, None, "cancelled", "cancelled"]
+        assert run.wait() == 0
+    assert state(host, exactly=True) == changed
+    assert [one.name.decode() for one in host.here.list(CancelToken())] == [name]
+
+
+def test_a_snapshot_that_is_damaged_is_not_restored(host: Host) -> None:
+    host.fill()
+    name = host.backup_there()
+    host.change()
+    changed = state(host, exactly=True)
+    (host.backups / name / "workspace/script.sh").write_text("#!/bin/xx")
+    assert host.fail("restore", backupName=name, force=False)[3] == "backup_damaged"
+    assert state(host, exactly=True) == changed
+
+
+def test_a_snapshot_without_a_manifest_is_restored_over_what_is_there(host: Host) -> None:
+    host.fill()
+    before = state(host)
+    name = host.backup_there()
+    (host.backups / f"{name}.manifest.jsonl").unlink()
+    host.write("openclaw.json", "other")
+    host.write("more", "stays")
+    previous = restore_there(host, name)
+    assert previous is not None
+    host.write("openclaw.json", '{"a": 1}')
+    (host.root / "more").unlink()
+    host.age_folders()
+    assert state(host) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_what_cannot_be_replaced_is_found_before_the_first_change() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        host = Host(Path(folder))
+        host.fill()
+        for path in (Path(folder), *Path(folder).rglob("*")):
+            os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+        drop = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+        by = replace(engine(), command=(*drop, *engine().command))
+        name = host.ask_for_one("backup", by=by, includeSessions=True)[1]
+        host.write("workspace/script.sh", "root's", 0o644, age=1)
+        host.write("openclaw.json", "changed", age=1)
+        os.chown(host.root / "openclaw.json", NOBODY, NOBODY)
+        changed = state(host, exactly=True)
+        *_, last = host.ask("restore", by=by, backupName=name, force=False)
+        assert last.items[3:] == [
+            "workspace/script.sh: permission denied: it belongs to another user (0); nothing was changed",
+            "target_not_writable",
+            {
+                "failedItems": 1,
+                "failures": [
+                    {"path": "workspace/script.sh", "error": "permission denied: it belongs to another user (0)"}
+                ],
+            },
+        ]
+        assert state(host, exactly=True) == changed
 
 
 STEPS = 400

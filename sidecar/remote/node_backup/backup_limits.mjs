@@ -6,8 +6,8 @@ export const COPY_BYTES = MEBIBYTE;
 export const MAX_COPIES = 3;
 export const SETTLED_NS = 20_000_000n;
 export const YOUNG_NS = 2_000_000_000n;
-// A number of Node's holds no time more exactly than this, so neither does a file that Node has set it of.
-export const TIME_SLACK_NS = 1_000n;
+// Node sets times to a microsecond, or to a quarter of one, since it takes them as numbers of seconds.
+export const TIME_SLACK_NS = 2_000n;
 export const DATABASE_PAGES_A_STEP = 256;
 export const MAX_DATABASE_BUSY_MS = 10_000;
 export const ASIDE_LOOK_MS = 20;

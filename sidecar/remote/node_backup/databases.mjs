@@ -10,7 +10,7 @@ import { sideFiles } from "./rules.mjs";
 import { holds, isOnSharedFileSystem, isSame, isSameLook, isSettled, lookAt, wayIn } from "./sqlite_files.mjs";
 import { NO_DATABASE, PASSING, sqlite, takesUris, Unsettled, uriOf } from "./sqlite_open.mjs";
 import { describe, isOfSystem, makeEmptyFile, realPathOf, statusOf, unlinkIfThere } from "./system_words.mjs";
-import { encoded } from "./text.mjs";
+import { decoded, encoded } from "./text.mjs";
 
 const NO_BACKUP = "to copy a database takes Node 22.16 or newer, or Python 3.8 with sqlite3, on the host";
 
@@ -137,7 +137,9 @@ function copyThroughSqlite(source, readOnly, target, progress) {
         progress.step(Math.max(0, doneBytes - countedBytes));
         countedBytes = Math.max(doneBytes, countedBytes);
     };
-    const { error } = doAside("copyPages", { source, readOnly, target: uriOf(target, "mode=rw") }, look);
+    // Older Nodes take no URI here, and no path takes what is no UTF-8.
+    const path = encoded(decoded(target)) === target ? decoded(target) : uriOf(target, "mode=rw");
+    const { error } = doAside("copyPages", { source, readOnly, target: path }, look);
     if (error !== undefined) {
         throw error.code === null ? new Error(error.message) : new SqliteError(error);
     }

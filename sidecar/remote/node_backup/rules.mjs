@@ -16,6 +16,7 @@ const LEFT_OUT = [
     ["plugin-skills", "links that OpenClaw makes anew"],
     ["agents/*/sessions/*.jsonl.lock", "lock of a running process"],
     ["agents/*/sessions/sessions.json.lock", "lock of a running process"],
+    ["agents/*/sessions/sessions.json.lock", "lock of a running process"],
     ["agents/*/sessions/sessions.json.*.tmp", "half-written"],
     ["agents/*/sessions/.usage-cost-cache*.tmp", "half-written"],
     ["agents/*/agent/openclaw-agent.sqlite.generation-lock.sqlite*", "lock of a running process"],

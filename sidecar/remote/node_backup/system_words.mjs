@@ -93,7 +93,7 @@ export const readLink = (path) => system(path, () => fs.readlinkSync(asPath(path
 export const makeLink = (target, path) => system(path, () => fs.symlinkSync(asPath(target), asPath(path)));
 export const listNames = (path) => system(path, () => fs.readdirSync(asPath(path), "buffer").map(latin1));
 
-/** Set the times of a file or a folder, to a quarter of a microsecond: Node takes seconds as a number. */
+/** Set the times of a file or a folder, to a microsecond: Node takes seconds as a number. */
 export function setTimes(path, modifiedAtNs, readAtNs = modifiedAtNs) {
     const seconds = (timeNs) => Number(timeNs) / 1e9;
     system(path, () => fs.utimesSync(asPath(path), seconds(readAtNs), seconds(modifiedAtNs)));
