@@ -82,7 +82,14 @@ def fsync_folder(path: bytes) -> None:
 
 
 def remove_tree(path: bytes, until_s: float = float("inf")) -> bool:
-    """Remove a folder and what is in it, as far as that can be done; False if ``until_s`` (monotonic) came first."""
+    """Remove a folder and what is in it, as far as that can be done; False if ``until_s`` (monotonic) came first.
+
+    Of a link, or a file, that itself.
+    """
+    with suppress(OSError):
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            _unlink(path)
+            return True
     # A folder is listed anew after each of those in it has gone, so nothing is held of what is not being removed.
     stack = [path]
     while stack:

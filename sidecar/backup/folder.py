@@ -71,7 +71,8 @@ class BackupFolder:
             raise _not_found(name)
         try:
             head, foot = manifest.ends(self.manifest_of(name))
-        except (FileNotFoundError, BackupDamaged):
+        except (OSError, BackupDamaged):
+            # One that can't be read keeps the others from nothing; whoever checks or restores it is told.
             made = created_at(name) or rfc3339(status.st_mtime)
             return Snapshot(name, path, made, _size_bytes(path), "unverified", 0, [])
         return Snapshot(name, path, head.created_at, foot.size_bytes, foot.status, foot.failed_items, foot.failures)
@@ -106,10 +107,10 @@ class BackupFolder:
             os.chmod(self.path, 0o700)
         path = self._new(_STAGED)
         lock = FileLock(os.path.join(path, b"lock"))
-        with self._held():
-            os.mkdir(path, 0o700)
-            lock.acquire()
         try:
+            with self._held():
+                os.mkdir(path, 0o700)
+                lock.acquire()
             yield Staging(path, os.path.join(path, b"tree"), os.path.join(path, b"manifest"))
         finally:
             lock.release()
@@ -121,7 +122,12 @@ class BackupFolder:
             name = next(name for name in names_for(created_at_s) if not self._has(name))
             # The manifest of a folder that never comes is cleared away; a folder without one would be taken for whole.
             os.rename(staging.manifest, self.manifest_of(name))
-            os.rename(staging.tree, os.path.join(self.path, name))
+            try:
+                os.rename(staging.tree, os.path.join(self.path, name))
+            except OSError:
+                if self._is_orphan(name + MANIFEST_SUFFIX):
+                    os.unlink(self.manifest_of(name))
+                raise
             fsync_folder(self.path)
         return name
 
@@ -158,11 +164,15 @@ class BackupFolder:
 
     def _is_orphan(self, name: bytes) -> bool:
         """Whether it is a manifest without a folder."""
-        of = name[: -len(MANIFEST_SUFFIX)]
-        return name.endswith(MANIFEST_SUFFIX) and not os.path.lexists(os.path.join(self.path, of))
+        path = os.path.join(self.path, name)
+        if not name.endswith(MANIFEST_SUFFIX) or os.path.isdir(path):
+            return False
+        return not os.path.lexists(path[: -len(MANIFEST_SUFFIX)])
 
     @staticmethod
     def _is_abandoned(path: bytes) -> bool:
+        if os.path.islink(path):
+            return True
         lock = FileLock(os.path.join(path, b"lock"))
         try:
             return lock.acquire()

@@ -73,6 +73,7 @@ class ManifestWriter:
         self._size_bytes = 0
         self._failed_items = 0
         self._failures: list[dict[str, str]] = []
+        self._failures_bytes = 0
         self._write(
             {
                 "manifest": FORMAT,
@@ -128,12 +129,17 @@ class ManifestWriter:
     def _note_failure(self, path: str, text: str) -> str:
         error = wire_name(text)[:MAX_TEXT_CHARS]
         self._failed_items += 1
-        if len(self._failures) < MAX_REPORTED_FAILURES:
-            self._failures.append({"path": path, "error": error})
+        failure = {"path": path, "error": error}
+        size_bytes = len(_line_of(failure))
+        # Of the longest paths there are, twenty take more than a foot may.
+        has_room = self._failures_bytes + size_bytes <= MANIFEST_TAIL_BYTES // 2
+        if has_room and len(self._failures) < MAX_REPORTED_FAILURES:
+            self._failures.append(failure)
+            self._failures_bytes += size_bytes
         return error
 
     def _write(self, fields: dict[str, Any]) -> None:
-        line = _encode(fields).encode("utf-8", "replace") + b"\n"
+        line = _line_of(fields)
         self._digest.update(line)
         self._file.write(line)
 
@@ -151,20 +157,26 @@ class ManifestReader:
         if head.get("manifest") != FORMAT:
             raise BackupDamaged("the manifest is of a form that is not known")
         self.head = Head(str(head["createdAt"]), str(head["source"]), bool(head["includeSessions"]))
-        self.foot: Foot | None = None
-        """Known when all entries were read."""
 
     def entries(self) -> Iterator[Entry]:
         """Each entry in order. ``BackupDamaged`` at the end, if not all that was written was read."""
+        files = size_bytes = failed_items = 0
         while True:
             digest = self._digest.hexdigest()
             fields = self._line()
             if "status" in fields:
-                if fields.get("sha256") != digest or self._file.read(1):
+                foot = _foot(fields)
+                counted = foot._replace(files=files, size_bytes=size_bytes, failed_items=failed_items)
+                # The foot's own digest is of what comes before it.
+                is_sound = foot == counted and fields["status"] == foot.status
+                if not is_sound or fields.get("sha256") != digest or self._file.read(1):
                     raise BackupDamaged("the manifest isn't as it was written")
-                self.foot = _foot(fields)
                 return
-            yield _entry(fields)
+            entry = _entry(fields)
+            files += entry.kind == "file"
+            size_bytes += entry.size_bytes
+            failed_items += entry.kind == "failed" or (entry.kind == "file" and entry.text != "")
+            yield entry
 
     def _line(self) -> dict[str, Any]:
         line = self._file.readline(MAX_MANIFEST_LINE_BYTES)
@@ -189,6 +201,10 @@ def ends(path: bytes) -> tuple[Head, Foot]:
         file.seek(max(0, size_bytes - MANIFEST_TAIL_BYTES))
         tail = file.read(MANIFEST_TAIL_BYTES)
         return manifest.head, _foot(_fields(tail[tail.rfind(b"\n", 0, -1) + 1 :]))
+
+
+def _line_of(fields: dict[str, Any]) -> bytes:
+    return _encode(fields).encode("utf-8", "replace") + b"\n"
 
 
 def _fields(line: bytes) -> dict[str, Any]:
