@@ -125,8 +125,10 @@ class BackupFolder:
             try:
                 os.rename(staging.tree, os.path.join(self.path, name))
             except OSError:
+                # Unless it came after all, which a network file system may take for an error.
                 if self._is_orphan(name + MANIFEST_SUFFIX):
-                    os.unlink(self.manifest_of(name))
+                    with suppress(OSError):
+                        os.unlink(self.manifest_of(name))
                 raise
             fsync_folder(self.path)
         return name
@@ -176,8 +178,10 @@ class BackupFolder:
         lock = FileLock(os.path.join(path, b"lock"))
         try:
             return lock.acquire()
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return True
+        except OSError:
+            return False  # who knows; a later start finds out
         finally:
             lock.release()
 

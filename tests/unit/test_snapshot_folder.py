@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import shutil
@@ -282,6 +283,25 @@ def test_what_another_is_staging_stays_until_its_process_ends(home: Home) -> Non
         BackupFolder(home.folder.clawpal_dir).clear_leftovers()
         assert os.listdir(staging.tree) == [b"file"]
         assert names(home) == []
+    assert all_names(home) == []
+
+
+def test_what_another_is_staging_stays_where_its_lock_can_not_be_looked_at(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = os.open
+
+    def fail(path: bytes, *others: int) -> int:
+        if path.endswith(b"/lock"):
+            raise OSError(errno.EMFILE, "Too many open files", path)
+        return opened(path, *others)
+
+    with home.folder.staging() as staging:
+        os.mkdir(staging.tree)
+        with monkeypatch.context() as context:
+            context.setattr(os, "open", fail)
+            home.folder.clear_leftovers()
+        assert os.path.isdir(staging.tree)
     assert all_names(home) == []
 
 
