@@ -7,7 +7,7 @@ import re
 import time
 from typing import Iterator
 
-from sidecar.errors import InvalidParams
+from sidecar.errors import InvalidParams, SourceUnreadable
 from sidecar.limits import MAX_NAME_BYTES, MAX_SNAPSHOTS_A_SECOND
 from sidecar.text import file_name
 
@@ -26,17 +26,24 @@ def checked_name(name: str) -> bytes:
         plain = os.fsencode(file_name(name))
     except UnicodeError:
         raise InvalidParams("backupName: not a valid name") from None
+    if os.path.splitdrive(plain)[0]:
+        # On Windows "D:" leads to another drive, without a separator.
+        raise InvalidParams("backupName: not a valid name")
     if len(plain) + len(MANIFEST_SUFFIX) > MAX_NAME_BYTES:
         raise InvalidParams("backupName: the name is too long")
     return plain
 
 
 def names_for(created_at_s: float) -> Iterator[bytes]:
-    """The names that a snapshot made at this time may have, the one to try first first."""
+    """The names that a snapshot made at this time may have, the one to try first first.
+
+    ``SourceUnreadable`` behind the last, which is that of the ``MAX_SNAPSHOTS_A_SECOND``-th.
+    """
     stamp = time.strftime("%Y-%m-%d_%H%M%S", time.gmtime(created_at_s)).encode()
     yield stamp
     for number in range(2, MAX_SNAPSHOTS_A_SECOND + 1):
         yield b"%s-%d" % (stamp, number)
+    raise SourceUnreadable(f"this second has {MAX_SNAPSHOTS_A_SECOND} snapshots already; try again")
 
 
 def created_at(name: bytes) -> str | None:

@@ -37,10 +37,11 @@ def create(root: bytes, folder: BackupFolder, options: Options, progress: Progre
     then nothing is left of it.
     """
     created_at_s = time.time()
-    selection = Selection(options.include_sessions, folder.clawpal_dir)
     progress.phase = "snapshot"
     try:
         with folder.staging() as staging:
+            # Not before: ClawPal's directory, which staging makes, can't be told by its identity while it isn't there.
+            selection = Selection(options.include_sessions, folder.clawpal_dir)
             needed_bytes = _expect(root, selection, progress)
             if options.share and not has_space(folder.path, needed_bytes):
                 needed_bytes -= _shareable_bytes(root, folder, selection, progress)

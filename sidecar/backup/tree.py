@@ -108,8 +108,12 @@ def _look_at(root: bytes, path: bytes, selection: Selection | None) -> Found | N
 
 def _is_beside_database(root: bytes, path: bytes) -> bool:
     database = database_beside(path)
+    if database is None:
+        return False
+    full_path = os.path.join(root, database)
     try:
-        return database is not None and is_database(os.path.join(root, database))
+        # The name alone makes no database: what lies beside a folder, a link or nothing is the user's own.
+        return stat.S_ISREG(os.lstat(full_path).st_mode) and is_database(full_path)
     except OSError:
         return False
 
