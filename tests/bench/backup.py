@@ -112,7 +112,10 @@ class Sidecar:
 
     def _call(self, method: str, **params: Any) -> Any:
         self._send(method, **params)
-        return orjson.loads(_pipe(self._process.stdout).readline())["result"]
+        reply = orjson.loads(_pipe(self._process.stdout).readline())
+        if "error" in reply:
+            raise SystemExit(f"{method}: {reply}")
+        return reply["result"]
 
     def close(self) -> None:
         _pipe(self._process.stdin).close()
@@ -245,14 +248,15 @@ def main() -> None:
     arguments = parser.parse_args()
     console = Console(width=130)
     title = f"{arguments.rounds} rounds, medians"
-    table = Table("what", "baseline", "sidecar", "ratio (min–max)", "aim", title=title)
     ROOT.mkdir(exist_ok=True)
     for tree in TREES:
         if tree.letter in arguments.trees:
             chosen = tree._replace(file_bytes=SMALL.get(tree.letter, tree.file_bytes)) if arguments.small else tree
             with tempfile.TemporaryDirectory(dir=ROOT.resolve()) as folder:
-                add(table, chosen, measured(chosen, arguments.rounds, Path(folder), console.print))
-    console.print(table)
+                times = measured(chosen, arguments.rounds, Path(folder), console.print)
+            table = Table("what", "baseline", "sidecar", "ratio (min–max)", "aim", title=title)
+            add(table, chosen, times)
+            console.print(table)
 
 
 if __name__ == "__main__":
