@@ -24,6 +24,7 @@ from unittest.mock import ANY
 import pytest
 
 from sidecar.backup import rules
+from sidecar.backup.folder import BackupFolder
 from sidecar.backup.home import LocalBackups
 from sidecar.backup.progress import Progress
 from sidecar.backup.rules import PHASES
@@ -128,6 +129,9 @@ def test_a_snapshot_is_the_one_that_would_be_made_here(host: Host) -> None:
     host.write("no.sqlite", "no database")
     host.write("no.sqlite-wal", "nor its WAL")
     host.write("empty.db", "")
+    host.write("folder.db/x", "")
+    host.write("folder.db-wal", "beside no database")
+    host.write("gone.db-journal", "beside no database")
     (host.root / "loop").symlink_to("loop")
     (host.root / "to nothing").symlink_to(os.fsdecode(b"\xff"))
     os.mkfifo(host.root / "fifo")
@@ -442,6 +446,38 @@ def test_a_full_disk_is_told_and_leaves_nothing(host: Host) -> None:
     assert (code, kind) == (None, "no_space")
     assert message.startswith("no space left on device: 67,108,864.0 MiB are needed, ")
     assert sorted(os.listdir(host.backups)) == [".lock"]
+
+
+def test_what_is_left_of_others_is_cleared_as_it_is_here(host: Host) -> None:
+    host.fill()
+    name = host.backup_there()
+    outside = host.root.parent / "outside"
+    outside.mkdir()
+    (outside / "file").write_text("stays")
+    for made in (".deleted-1", ".partial-1", "gone.manifest.jsonl"):
+        (host.backups / made).symlink_to(outside)
+    (host.backups / ".deleted-2").write_text("")
+    (host.backups / ".partial-2").write_text("")
+    (host.backups / "a folder.manifest.jsonl").mkdir()
+    (host.backups / ".deleted-3/inner").mkdir(parents=True)
+    (host.backups / ".deleted-3/inner").chmod(0)
+    expected = [".lock", name, f"{name}.manifest.jsonl", "a folder.manifest.jsonl"]
+    other = host.backup_there()
+    left = set(os.listdir(host.backups)) - {other, f"{other}.manifest.jsonl"}
+    host.here.recover()
+    assert set(os.listdir(host.backups)) - {other, f"{other}.manifest.jsonl"} == left
+    assert left - {"gone.manifest.jsonl"} == set(expected)
+    assert (outside / "file").read_text() == "stays"
+
+
+def test_clawpals_own_directory_stays_out_of_a_tree_that_it_lies_in(host: Host) -> None:
+    host.fill()
+    host.folder = BackupFolder(os.fsencode(host.root / "nested/clawpal"))
+    host.here = LocalBackups(os.fsencode(host.root), host.folder.clawpal_dir)
+    (host.root / "nested").mkdir()
+    name = host.backup_there()
+    assert {"leftOut": "nested/clawpal", "reason": rules.CLAWPAL} in host.manifest(name)
+    assert not any("clawpal/" in str(line) for line in host.manifest(name)[1:])
 
 
 def test_a_folder_of_many_names_is_walked_in_order(host: Host) -> None:

@@ -6,7 +6,7 @@ import fs from "node:fs";
 import { system, SystemError, Trouble } from "./errors.mjs";
 import { doAside } from "./aside.mjs";
 import { FREE_SPACE_LEFT_BYTES, MEBIBYTE } from "./backup_limits.mjs";
-import { describe, ifPossible, isOfSystem, setMode, unless, unlink } from "./system_words.mjs";
+import { describe, ifPossible, isOfSystem, setMode, statusOf, unless, unlink } from "./system_words.mjs";
 import { asPath } from "./text.mjs";
 import { below, walk } from "./tree.mjs";
 
@@ -55,8 +55,16 @@ export function fsyncFolder(path) {
     }
 }
 
-/** Remove a folder and what is in it, as far as that can be done: what can't be removed stays for a later start. */
+/**
+ * Remove a folder and what is in it, as far as that can be done: what can't be removed stays for a later start.
+ *
+ * Of a link, or a file, that itself.
+ */
 export function removeTree(path) {
+    if (ifPossible(() => statusOf(path))?.isDirectory() === false) {
+        ifPossible(() => unlink(path));
+        return;
+    }
     // A folder is listed anew after each of those in it has gone, so nothing is held of what is not being removed.
     const stack = [path];
     while (stack.length > 0) {

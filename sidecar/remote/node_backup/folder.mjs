@@ -2,7 +2,7 @@
 
 import crypto from "node:crypto";
 
-import { Trouble } from "./errors.mjs";
+import { SystemError, Trouble } from "./errors.mjs";
 import { fsyncFolder, removeTree } from "./disk.mjs";
 import { FileLock, whileHeld } from "./file_locks.mjs";
 import { manifestEnds, statusOfFoot } from "./manifest.mjs";
@@ -10,7 +10,6 @@ import { createdAtOf, MANIFEST_SUFFIX, namesFor, rfc3339 } from "./snapshot_name
 import {
     ifPossible,
     isLexically,
-    isOfSystem,
     isTrouble,
     listNames,
     makeFolder,
@@ -21,6 +20,7 @@ import {
     statusOf,
     statusThrough,
     unless,
+    unlink,
     unlinkIfThere,
 } from "./system_words.mjs";
 import { compare, joined } from "./text.mjs";
@@ -55,7 +55,8 @@ export class BackupFolder {
             const { head, foot } = manifestEnds(this.manifestOf(name));
             return snapshotOf(name, path, head, foot);
         } catch (error) {
-            if (!isTrouble(error, "backup_damaged") && !isOfSystem(error, "ENOENT")) {
+            // One that can't be read keeps the others from nothing; whoever checks or restores it is told.
+            if (!isTrouble(error, "backup_damaged") && !(error instanceof SystemError)) {
                 throw error;
             }
         }
@@ -95,11 +96,11 @@ export class BackupFolder {
         }
         const path = this.#newPath(STAGED);
         const lock = new FileLock(joined(path, "lock"));
-        this.#whileHeld(() => {
-            makeFolder(path, 0o700);
-            lock.acquire();
-        });
         try {
+            this.#whileHeld(() => {
+                makeFolder(path, 0o700);
+                lock.acquire();
+            });
             return work({ path, tree: joined(path, "tree"), manifest: joined(path, "manifest") });
         } finally {
             lock.release();
@@ -110,14 +111,30 @@ export class BackupFolder {
     /** Give what is staged, and is on the disk, a name that none has had; it is a snapshot from then on. */
     publish(staging, createdAtMs) {
         return this.#whileHeld(() => {
-            const isFree = (each) => !isLexically(joined(this.path, each)) && !isLexically(this.manifestOf(each));
-            const name = [...namesFor(createdAtMs)].find(isFree);
+            const name = this.#newName(createdAtMs);
             // The manifest of a folder that never comes is cleared away; a folder without one would pass for whole.
             move(staging.manifest, this.manifestOf(name));
-            move(staging.tree, joined(this.path, name));
+            try {
+                move(staging.tree, joined(this.path, name));
+            } catch (error) {
+                // Unless it came after all, which a network file system may take for an error.
+                if (this.#isOrphan(name + MANIFEST_SUFFIX)) {
+                    ifPossible(() => unlink(this.manifestOf(name)));
+                }
+                throw error;
+            }
             fsyncFolder(this.path);
             return name;
         });
+    }
+
+    #newName(createdAtMs) {
+        const names = namesFor(createdAtMs);
+        let name;
+        do {
+            name = names.next().value;
+        } while (isLexically(joined(this.path, name)) || isLexically(this.manifestOf(name)));
+        return name;
     }
 
     /** Remove what crashed backups and deletions left. Makes no folder; what another process uses stays. */
@@ -162,8 +179,11 @@ export class BackupFolder {
 
     /** Whether it is a manifest without a folder. */
     #isOrphan(name) {
-        const of = name.slice(0, -MANIFEST_SUFFIX.length);
-        return name.endsWith(MANIFEST_SUFFIX) && !isLexically(joined(this.path, of));
+        const path = joined(this.path, name);
+        if (!name.endsWith(MANIFEST_SUFFIX) || isFolderThrough(path)) {
+            return false;
+        }
+        return !isLexically(path.slice(0, -MANIFEST_SUFFIX.length));
     }
 
     #putAside(path) {
@@ -186,10 +206,16 @@ export function snapshotOf(name, path, head, foot) {
     return { name, path, createdAt: head.createdAt, sizeBytes, status: statusOfFoot(foot), failedItems, failures };
 }
 
+const isFolderThrough = (path) => ifPossible(() => statusThrough(path))?.isDirectory() ?? false;
+
 function isAbandoned(path) {
+    if (ifPossible(() => statusOf(path))?.isSymbolicLink()) {
+        return true;
+    }
     const lock = new FileLock(joined(path, "lock"));
     try {
-        return ifPossible(() => lock.acquire()) ?? true;
+        // Null: there is none. What can't be looked at, a later start finds out.
+        return ifPossible(() => unless(["ENOENT", "ENOTDIR"], () => lock.acquire()) ?? true) ?? false;
     } finally {
         lock.release();
     }

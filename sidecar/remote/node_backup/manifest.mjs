@@ -63,11 +63,21 @@ function fieldsOf(entry, text) {
     return fields;
 }
 
+const isFailure = ({ kind, text }) => kind === "failed" || (kind === "file" && text !== "");
+
+/** Count an entry in what a foot says. */
+function countIn(foot, entry) {
+    foot.files += Number(entry.kind === "file");
+    foot.sizeBytes += entry.sizeBytes;
+    foot.failedItems += Number(isFailure(entry));
+}
+
 /** Writes a manifest to an open file and counts what goes in. */
 export class ManifestWriter {
     #lines;
     #digest = crypto.createHash("sha256");
     #foot = { files: 0, sizeBytes: 0, failedItems: 0, failures: [] };
+    #failuresBytes = 0;
 
     constructor(fd, { createdAt, source, includeSessions }) {
         this.#lines = new LineWriter(fd);
@@ -76,18 +86,22 @@ export class ManifestWriter {
 
     add(entry) {
         let { text } = entry;
-        if (entry.kind === "failed" || (entry.kind === "file" && text !== "")) {
+        if (isFailure(entry)) {
             text = firstCharacters(text, MAX_TEXT_CHARS);
-            this.#foot.failedItems += 1;
-            if (this.#foot.failures.length < MAX_REPORTED_FAILURES) {
-                this.#foot.failures.push({ path: wireName(entry.path), error: text });
-            }
+            this.#noteFailure({ path: wireName(entry.path), error: text });
         }
-        if (entry.kind === "file") {
-            this.#foot.files += 1;
-            this.#foot.sizeBytes += entry.sizeBytes;
-        }
+        countIn(this.#foot, entry);
         this.#write(jsonLine(fieldsOf(entry, text)));
+    }
+
+    #noteFailure(failure) {
+        const { failures } = this.#foot;
+        const size = jsonLine(failure).length;
+        // The longest paths are so long that twenty of them are more than the foot may be.
+        if (failures.length < MAX_REPORTED_FAILURES && this.#failuresBytes + size <= MANIFEST_TAIL_BYTES / 2) {
+            failures.push(failure);
+            this.#failuresBytes += size;
+        }
     }
 
     /** Add the foot. Closing the file is the caller's. */
@@ -129,17 +143,23 @@ export class ManifestReader {
 
     /** Each entry in order. Throws at the end, if not all that was written was read. */
     *entries() {
+        const counted = { files: 0, sizeBytes: 0, failedItems: 0 };
         for (;;) {
             const line = this.#line();
             const fields = asManifest(() => parseLine(line));
             if (Object.hasOwn(fields, "status")) {
-                if (fields.sha256 !== this.#digest.digest("hex") || this.#lines.next().length > 0) {
+                const foot = asManifest(() => parsedFoot(fields));
+                const isCounted = Object.keys(counted).every((name) => counted[name] === foot[name]);
+                const isWhole = fields.sha256 === this.#digest.digest("hex") && this.#lines.next().length === 0;
+                if (!isCounted || fields.status !== statusOfFoot(foot) || !isWhole) {
                     throw damaged("the manifest isn't as it was written");
                 }
                 return;
             }
             this.#digest.update(line);
-            yield asManifest(() => parsedEntry(fields));
+            const entry = asManifest(() => parsedEntry(fields));
+            countIn(counted, entry);
+            yield entry;
         }
     }
 

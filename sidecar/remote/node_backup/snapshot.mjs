@@ -33,11 +33,12 @@ import { below, walk } from "./tree.mjs";
 /** Make a snapshot of the tree at `root`. What couldn't be read is named in it, and makes it `incomplete`. */
 export function createSnapshot(root, folder, { includeSessions, share }, progress) {
     const createdAtMs = Date.now();
-    const selection = new Selection(includeSessions, folder.clawpalDir);
     const head = { createdAt: rfc3339(createdAtMs), source: wireName(root), includeSessions };
     progress.phase = "snapshot";
     try {
         return folder.staging((staging) => {
+            // Not before: ClawPal's directory, which staging makes, can't be told by its identity while it isn't there.
+            const selection = new Selection(includeSessions, folder.clawpalDir);
             let neededBytes = expectAll(root, selection, progress);
             if (share && !hasSpace(folder.path, neededBytes)) {
                 neededBytes -= shareableBytes(root, folder, selection, progress);

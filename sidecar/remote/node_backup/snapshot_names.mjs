@@ -1,6 +1,6 @@
 // Names of snapshots: the twin of sidecar/backup/names.py.
 
-import { Trouble } from "./errors.mjs";
+import { Trouble, unreadable } from "./errors.mjs";
 import { MAX_NAME_BYTES, MAX_SNAPSHOTS_A_SECOND } from "./backup_limits.mjs";
 import { fileName } from "./text.mjs";
 
@@ -19,13 +19,14 @@ export function checkedName(name) {
     return plain;
 }
 
-/** The names that a snapshot made at this time may have, the one to try first first. */
+/** The names that a snapshot made at this time may have, the one to try first first; throws behind the last. */
 export function* namesFor(createdAtMs) {
     const stamp = rfc3339(createdAtMs).replace("T", "_").replace(/[:Z]/g, "");
     yield stamp;
     for (let number = 2; number <= MAX_SNAPSHOTS_A_SECOND; number++) {
         yield `${stamp}-${number}`;
     }
+    throw unreadable(`this second has ${MAX_SNAPSHOTS_A_SECOND} snapshots already; try again`);
 }
 
 /** The time, RFC 3339, that a name tells; null if it tells none. */

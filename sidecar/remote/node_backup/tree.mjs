@@ -102,7 +102,12 @@ function lookAtOne(root, path, selection) {
 
 function isBesideDatabase(root, path) {
     const database = databaseBeside(path);
-    return database !== null && (ifPossible(() => isDatabase(below(root, database))) ?? false);
+    if (database === null) {
+        return false;
+    }
+    // The name alone makes no database: what lies beside a folder, a link or nothing is the user's own.
+    const fullPath = below(root, database);
+    return ifPossible(() => statusOf(fullPath).isFile() && isDatabase(fullPath)) ?? false;
 }
 
 /** The names in a folder by their bytes: of a large one the first NAMES_AT_ONCE, then the next, and so on. */
