@@ -14,6 +14,8 @@ MAX_NAME_BYTES = 255
 # Output
 WRITE_BYTES = 64 * KIB
 MAX_REPLY_BYTES = 256 * MIB
+MAX_EAGER_ITEMS = 100
+"""Sessions or files in one answer, above which a warning names the stream to use instead."""
 MAX_WAITING_REPLY_BYTES = 64 * MIB
 REPLY_OVERHEAD_BYTES = 64
 OUTBOX_BATCHES_PER_HANDLE = 2

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import msgspec
 
 from sidecar.cancel import CancelToken
 from sidecar.errors import Cancelled, TooBusy, as_sidecar_error
-from sidecar.limits import BACKUP_JOB_THREADS, JOB_THREADS, MAX_OPEN_JOBS, REMOTE_JOB_THREADS
+from sidecar.limits import BACKUP_JOB_THREADS, JOB_THREADS, MAX_EAGER_ITEMS, MAX_OPEN_JOBS, REMOTE_JOB_THREADS
 from sidecar.server.command import Command, Job
 from sidecar.server.dispatch import Answer
 from sidecar.wire.messages import encode
+
+log = logging.getLogger(__name__)
 
 
 class Jobs:
@@ -78,7 +82,10 @@ class Jobs:
         def work() -> msgspec.Raw:
             token.check()
             # Encoded here as well: a large answer would hold up the loop for longer than a frame of the app's window.
-            return msgspec.Raw(encode(job(token)))
+            result = job(token)
+            if answer.command:
+                _warn_if_large(answer.command, result)
+            return msgspec.Raw(encode(result))
 
         try:
             answer.value = await asyncio.wrap_future(self._pool_for(answer.command).submit(work))
@@ -87,3 +94,15 @@ class Jobs:
             answer.error = Cancelled()
         except Exception as error:
             answer.error = as_sidecar_error(error)
+
+
+def _warn_if_large(command: Command, result: Any) -> None:
+    """Name the stream to use instead in the log, for an answer with many items: a client waits for the last of them."""
+    if command.stream_instead is None or not isinstance(result, list):
+        return
+    # An agent of an analysis stands for its sessions.
+    items = sum(getattr(item, "total_files", 1) for item in result)
+    if items > MAX_EAGER_ITEMS:
+        log.warning(
+            "%s gave %d items in one answer; %s gives them in batches", command.name, items, command.stream_instead
+        )

@@ -228,3 +228,18 @@ class TestTheSource:
         agents = [len((await process.reply(number))["result"]) for number in (1, 3, 5)]
 
         assert agents == [3, 0, 3]
+
+
+@pytest.mark.parametrize("name", ["analyze_sessions", "list_session_files"])
+@pytest.mark.parametrize("sessions", [100, 101])
+async def test_an_answer_with_many_items_names_the_stream_to_use_instead_in_the_log(
+    tmp_path: Path, name: str, sessions: int
+) -> None:
+    folder = tmp_path / ".openclaw" / "agents" / "main" / "sessions"
+    folder.mkdir(parents=True)
+    for number in range(sessions):
+        (folder / f"s{number}.jsonl").write_text('{"type":"session"}\n')
+    async with SidecarProcess(tmp_path) as process:
+        await process.call(name)
+        warned = f"{name} gave {sessions} items in one answer; {name}_stream gives them in batches" in process.stderr()
+        assert warned == (sessions > 100)
