@@ -41,7 +41,7 @@ def users_of(root: bytes, databases: Iterable[bytes]) -> list[str]:
 
     ``root`` is a real folder; paths are relative to it.
     """
-    return [*dict.fromkeys([*_lock_holders(root), *_openers(_watched(root, databases))])]
+    return [*dict.fromkeys([*_lock_holders(root), *_openers(root, _watched(root, databases))])]
 
 
 def _watched(root: bytes, databases: Iterable[bytes]) -> dict[tuple[int, int], bytes]:
@@ -74,14 +74,14 @@ def _temporary_folders() -> list[bytes]:
     return [*dict.fromkeys(os.path.realpath(folder) for folder in folders)]
 
 
-def _openers(watched: dict[tuple[int, int], bytes]) -> Iterator[str]:
+def _openers(root: bytes, watched: dict[tuple[int, int], bytes]) -> Iterator[str]:
     if not watched:
         return
     if sys.platform == "linux":
         yield from _open_in_proc(watched)
         yield from _locked_in_proc(watched)
     elif os.name != "nt":  # where no file that is open can be replaced
-        yield from _open_by_lsof(watched)
+        yield from _open_by_lsof(root, watched)
 
 
 def _open_in_proc(watched: dict[tuple[int, int], bytes]) -> Iterator[str]:
@@ -118,7 +118,7 @@ def _locked_in_proc(watched: dict[tuple[int, int], bytes]) -> Iterator[str]:
             yield _has_open(_process(pid), path)
 
 
-def _open_by_lsof(watched: dict[tuple[int, int], bytes]) -> Iterator[str]:
+def _open_by_lsof(root: bytes, watched: dict[tuple[int, int], bytes]) -> Iterator[str]:
     lsof = shutil.which("lsof") or "/usr/sbin/lsof"
     paths = [*watched.values()]
     until_s = time.monotonic() + LSOF_S
@@ -126,6 +126,7 @@ def _open_by_lsof(watched: dict[tuple[int, int], bytes]) -> Iterator[str]:
         try:
             told = subprocess.run(
                 [lsof, "-w", "-F", "pcn", "--", *paths[start : start + LSOF_FILES]],
+                cwd=root,  # which paths in the tree are relative to
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
