@@ -6,7 +6,9 @@ somebody writes, unless it runs inside a read transaction of its own connection 
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import sqlite3
 import time
 from contextlib import closing, suppress
@@ -25,12 +27,13 @@ from sidecar.limits import (
     SQLITE_CACHE_KIB,
     SQLITE_RETRY_S,
 )
-from sidecar.stores.sqlite_files import Look, holds, is_on_shared_file_system, look_at
+from sidecar.stores.sqlite_files import Look, holds, is_on_shared_file_system, look_at, stamp_of
 from sidecar.stores.sqlite_files import copy_database as copy_raw
 
 # What a writer brings about that will soon be done; SQLite's words, since Python before 3.11 doesn't tell its codes.
 _PASSING = ("locked", "busy", "readonly", "locking protocol")
 _NO_DATABASE = "file is not a database"
+_FULL = "database or disk is full"  # only what is written can be, which is the copy
 
 
 class CopiedDatabase(NamedTuple):
@@ -66,6 +69,8 @@ def copy_database(source: bytes, target: bytes, progress: Progress) -> CopiedDat
             words = str(error)
             if words == _NO_DATABASE:
                 return None
+            if words == _FULL:
+                raise _no_space(target) from None
             if not any(word in words for word in _PASSING):
                 return _as_it_is(source, target, progress, words, done_before)
             trouble = f"the database stays locked: {words}"
@@ -113,8 +118,14 @@ def _copy_recovered(path: str, look: Look, target: bytes, progress: Progress) ->
     """Copy the files of a database that crashed, or that another kernel has open, and let SQLite recover the copy."""
     raw = os.fsdecode(target + b".raw")
     try:
-        # Whoever cancels waits for no more than the copy's own look at the token.
-        if not copy_raw(path, look, raw, _Stepping(progress)):
+        try:
+            # Whoever cancels waits for no more than the copy's own look at the token.
+            is_of_one_state = copy_raw(path, look, raw, _Stepping(progress))
+        except SourceUnreadable:
+            if shutil.disk_usage(os.path.dirname(target)).free < _bytes_to_come(look, raw):
+                raise _no_space(target) from None
+            raise
+        if not is_of_one_state:
             raise _Unsettled
         # Only a journal has to be rolled back, which writes: SQLite before 3.43 can't open OpenClaw's schema for that.
         _copy_pages(raw, "mode=rw" if holds(look.journal) else "mode=ro", target, progress)
@@ -122,6 +133,19 @@ def _copy_recovered(path: str, look: Look, target: bytes, progress: Progress) ->
         for suffix in ("", "-wal", "-shm", "-journal"):
             with suppress(FileNotFoundError):
                 os.unlink(raw + suffix)
+
+
+def _bytes_to_come(look: Look, raw: str) -> int:
+    """What of the files of a database a copy at ``raw`` doesn't have."""
+    left_bytes = 0
+    for suffix, stamp in (("", look.database), ("-wal", look.wal), ("-journal", look.journal)):
+        copied = stamp_of(raw + suffix)
+        left_bytes += (stamp.size_bytes if stamp else 0) - (copied.size_bytes if copied else 0)
+    return left_bytes
+
+
+def _no_space(path: bytes) -> OSError:
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
 
 
 class _Stepping(CancelToken):

@@ -86,7 +86,10 @@ class PreviousSnapshot:
             else:
                 os.link(source, target)
         except (OSError, SourceUnreadable):
-            # It is being deleted, or has as many links as it can have: the file is copied then.
+            # It is being deleted, or has as many links as it can have: the file is copied then, but never into what
+            # may be that of the snapshot before.
+            with suppress(FileNotFoundError):
+                os.unlink(target)
             return False
         progress.step(entry.size_bytes)
         return True
