@@ -140,7 +140,7 @@ def plot_of(found: dict[str, dict[int, Run]]) -> str:
         for part in (0, 0.5, 1):
             y = top + _HEIGHT * (1 - part)
             parts.append(f'<line x1="{_LEFT}" x2="{_LEFT + _WIDTH}" y1="{y}" y2="{y}" stroke="#dee2e6"/>')
-            parts.append(f'<text x="{_LEFT - 8}" y="{y + 4}" text-anchor="end">{most * part:,.3g}</text>')
+            parts.append(f'<text x="{_LEFT - 8}" y="{y + 4}" text-anchor="end">{_shown(most * part)}</text>')
         for (letter, values), colour in zip(series.items(), colours, strict=False):
             points = [(_LEFT + step * at, top + _HEIGHT * (1 - one / most)) for at, one in enumerate(values)]
             path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
@@ -150,6 +150,10 @@ def plot_of(found: dict[str, dict[int, Run]]) -> str:
     for at, size in enumerate(SIZES):
         parts.append(f'<text x="{_LEFT + step * at}" y="{height - 12}" text-anchor="middle">{size}</text>')
     return "\n".join([*parts, "</svg>", ""])
+
+
+def _shown(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def main() -> None:
