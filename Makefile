@@ -20,6 +20,9 @@ check: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.bench $(BENCH_ARGS)
 
+protocol: $(VENV)/.dev
+	$(BIN)/python -m sidecar.server.describe protocol
+
 picture: $(VENV)/.demo
 	$(BIN)/python -m sidecar.demo --save-picture .github/demo.svg
 

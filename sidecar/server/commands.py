@@ -6,9 +6,12 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from sidecar import PROTOCOL_VERSION, __version__
+from sidecar.cancel import CancelToken
 from sidecar.server.backup_commands import BACKUP_COMMANDS
-from sidecar.server.command import Command, Context
+from sidecar.server.command import Command, Context, Job
 from sidecar.server.host_commands import HOST_COMMANDS
 from sidecar.server.process import memory_bytes
 from sidecar.server.session_commands import SESSION_COMMANDS
@@ -23,17 +26,45 @@ def ping(context: Context, params: None) -> str:
     return "pong"
 
 
-def get_sidecar_info(context: Context, params: None) -> dict[str, Any]:
-    resident, peak = memory_bytes()
-    return {
-        "name": "clawpal-sidecar",
-        "version": __version__,
-        "protocolVersion": PROTOCOL_VERSION,
-        "pid": os.getpid(),
-        "uptimeMs": round((time.monotonic() - context.started_at_s) * 1000),
-        "memory": {"residentBytes": resident, "peakBytes": peak},
-        "openHandles": len(context.running),
-    }
+class MemoryUse(msgspec.Struct, rename="camel"):
+    """The memory of the process in bytes, now and at its peak; null where the system can't tell."""
+
+    resident_bytes: int | None
+    peak_bytes: int | None
+
+
+class SidecarInfo(msgspec.Struct, rename="camel"):
+    """The process as it is now; ``uptime_ms`` counts from its start, in milliseconds."""
+
+    name: str
+    version: str
+    protocol_version: str
+    pid: int
+    uptime_ms: int
+    memory: MemoryUse
+    open_handles: int
+
+
+def get_sidecar_info(context: Context, params: None) -> SidecarInfo:
+    return SidecarInfo(
+        name="clawpal-sidecar",
+        version=__version__,
+        protocol_version=PROTOCOL_VERSION,
+        pid=os.getpid(),
+        uptime_ms=round((time.monotonic() - context.started_at_s) * 1000),
+        memory=MemoryUse(*memory_bytes()),
+        open_handles=len(context.running),
+    )
+
+
+def discover(context: Context, params: None) -> Job:
+    def work(token: CancelToken) -> dict[str, Any]:
+        # Not with the other imports: it needs all that describes a type.
+        from sidecar.server.openrpc import document
+
+        return document()
+
+    return work
 
 
 def shutdown(context: Context, params: None) -> bool:
@@ -62,6 +93,7 @@ def _chosen_path(context: Context, params: PathParams) -> str | None:
 
 COMMANDS: tuple[Command, ...] = (
     Command("ping", None, "value", ping, 'Answers "pong".'),
+    Command("rpc.discover", None, "job", discover, "This document: the protocol, as OpenRPC describes one."),
     Command("get_sidecar_info", None, "value", get_sidecar_info, "Versions, process id, memory, open streams."),
     Command("shutdown", None, "value", shutdown, "Cancels what runs, lets the terminals out, exits with 0."),
     Command("cancel_stream", "HandleParams", "value", cancel_stream, "Stops a running stream of any family."),

@@ -126,7 +126,10 @@ class HandleParams(Params):
 
 
 class GivenHost(Params):
-    """A host as the app sends it, with fields that are not known here. Printing one shows no secret."""
+    """A host as the app sends it, with fields that are not known here.
+
+    Printing one shows no secret.
+    """
 
     model_config = ConfigDict(extra="allow")
 

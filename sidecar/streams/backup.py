@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -22,6 +22,9 @@ from sidecar.text import wire_name
 if TYPE_CHECKING:
     from sidecar.backup.folder import Snapshot
     from sidecar.backup.restore import Restored
+
+Status = Annotated[str, msgspec.Meta(extra_json_schema={"enum": ["complete", "incomplete", "unverified"]})]
+Phase = Annotated[str, msgspec.Meta(extra_json_schema={"enum": ["snapshot", "config", "agents", "memory", "done"]})]
 
 _places = threading.BoundedSemaphore(MAX_BACKUPS_AT_ONCE)
 
@@ -41,21 +44,24 @@ class Backups(Protocol):
 
 
 class BackupInfo(msgspec.Struct, rename="camel"):
-    """A snapshot on the wire."""
+    """A snapshot; ``size_bytes`` are of what its files hold, ``failures`` the first of ``failed_items``."""
 
     name: str
     path: str
     created_at: str
     size_bytes: int
-    status: str
+    status: Status
     failed_items: int
     failures: list[dict[str, str]]
 
 
 class WorkProgress(msgspec.Struct, rename="camel"):
-    """The payload of ``backup:progress``, ``restore:progress`` and ``verify:progress``."""
+    """The payload of ``backup:progress``, ``restore:progress`` and ``verify:progress``.
 
-    phase: str
+    ``current_path`` is relative to the top of the tree.
+    """
+
+    phase: Phase
     files_copied: int
     bytes_copied: int
     files_total: int

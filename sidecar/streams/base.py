@@ -52,7 +52,7 @@ class Stream(Protocol):
 
 
 class Notice(msgspec.Struct):
-    """The payload of ``sessions:cancelled``: nothing but the handle."""
+    """The payload of each ``…:cancelled``: nothing but the handle."""
 
 
 class ErrorNotice(msgspec.Struct):
