@@ -13,8 +13,15 @@ import os
 from contextlib import contextmanager
 from typing import Any, BinaryIO, Iterator, NamedTuple
 
+from sidecar.backup.progress import Progress
 from sidecar.errors import BackupDamaged
-from sidecar.limits import MANIFEST_TAIL_BYTES, MAX_MANIFEST_LINE_BYTES, MAX_REPORTED_FAILURES, MAX_TEXT_CHARS
+from sidecar.limits import (
+    COPY_BYTES,
+    MANIFEST_TAIL_BYTES,
+    MAX_MANIFEST_LINE_BYTES,
+    MAX_REPORTED_FAILURES,
+    MAX_TEXT_CHARS,
+)
 from sidecar.text import file_name, wire_name
 
 FORMAT = 1
@@ -145,7 +152,7 @@ class ManifestWriter:
 
 
 class ManifestReader:
-    """The manifest at ``path``: its ``head``, its ``foot``, its entries one after another.
+    """The manifest at ``path``: its ``head``, its entries one after another.
 
     ``OSError`` if it can't be read, ``BackupDamaged`` where it is no manifest.
     """
@@ -153,30 +160,32 @@ class ManifestReader:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._digest = hashlib.sha256()
-        head = self._line()
-        if head.get("manifest") != FORMAT:
-            raise BackupDamaged("the manifest is of a form that is not known")
-        self.head = Head(str(head["createdAt"]), str(head["source"]), bool(head["includeSessions"]))
+        with _strangeness_as_damage():
+            head = self._line()
+            if head.get("manifest") != FORMAT:
+                raise BackupDamaged("the manifest is of a form that is not known")
+            self.head = Head(str(head["createdAt"]), str(head["source"]), bool(head["includeSessions"]))
 
     def entries(self) -> Iterator[Entry]:
         """Each entry in order. ``BackupDamaged`` at the end, if not all that was written was read."""
         files = size_bytes = failed_items = 0
-        while True:
-            digest = self._digest.hexdigest()
-            fields = self._line()
-            if "status" in fields:
-                foot = _foot(fields)
-                counted = foot._replace(files=files, size_bytes=size_bytes, failed_items=failed_items)
-                # The foot's own digest is of what comes before it.
-                is_sound = foot == counted and fields["status"] == foot.status
-                if not is_sound or fields.get("sha256") != digest or self._file.read(1):
-                    raise BackupDamaged("the manifest isn't as it was written")
-                return
-            entry = _entry(fields)
-            files += entry.kind == "file"
-            size_bytes += entry.size_bytes
-            failed_items += entry.kind == "failed" or (entry.kind == "file" and entry.text != "")
-            yield entry
+        with _strangeness_as_damage():
+            while True:
+                digest = self._digest.hexdigest()
+                fields = self._line()
+                if "status" in fields:
+                    foot = _foot(fields)
+                    counted = foot._replace(files=files, size_bytes=size_bytes, failed_items=failed_items)
+                    # The foot's own digest is of what comes before it.
+                    is_sound = foot == counted and fields["status"] == foot.status
+                    if not is_sound or fields.get("sha256") != digest or self._file.read(1):
+                        raise BackupDamaged("the manifest isn't as it was written")
+                    return
+                entry = _entry(fields)
+                files += entry.kind == "file"
+                size_bytes += entry.size_bytes
+                failed_items += entry.kind == "failed" or (entry.kind == "file" and entry.text != "")
+                yield entry
 
     def _line(self) -> dict[str, Any]:
         line = self._file.readline(MAX_MANIFEST_LINE_BYTES)
@@ -188,19 +197,46 @@ class ManifestReader:
 def opened(path: bytes) -> Iterator[ManifestReader]:
     """The manifest at ``path``, open while it is read."""
     with open(path, "rb") as file:
-        try:
-            yield ManifestReader(file)
-        except (KeyError, TypeError, ValueError) as error:
-            raise BackupDamaged(f"the manifest can't be read: {error}") from None
+        yield ManifestReader(file)
 
 
 def ends(path: bytes) -> tuple[Head, Foot]:
     """The first and the last line of the manifest at ``path``; raises as ``opened`` and reading do."""
-    with opened(path) as manifest, open(path, "rb") as file:
-        size_bytes = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size_bytes - MANIFEST_TAIL_BYTES))
-        tail = file.read(MANIFEST_TAIL_BYTES)
-        return manifest.head, _foot(_fields(tail[tail.rfind(b"\n", 0, -1) + 1 :]))
+    with opened(path) as manifest, open(path, "rb") as file, _strangeness_as_damage():
+        return manifest.head, _foot(_fields(_last_line(file)))
+
+
+def is_as_written(path: bytes, progress: Progress) -> bool:
+    """Whether the manifest at ``path`` is what its own digest is of. ``OSError``, ``BackupDamaged`` as in ``ends``."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file, _strangeness_as_damage():
+        last_line = _last_line(file)
+        left = file.tell() - len(last_line)
+        file.seek(0)
+        while left > 0:
+            data = file.read(min(left, COPY_BYTES))
+            if not data:
+                return False
+            digest.update(data)
+            left -= len(data)
+            progress.step()
+        return bool(_fields(last_line)["sha256"] == digest.hexdigest())
+
+
+@contextmanager
+def _strangeness_as_damage() -> Iterator[None]:
+    """What reading a line stumbles over that no writer writes, as ``BackupDamaged``."""
+    try:
+        yield
+    except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise BackupDamaged(f"the manifest can't be read: {type(error).__name__}: {error}") from None
+
+
+def _last_line(file: BinaryIO) -> bytes:
+    size_bytes = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size_bytes - MANIFEST_TAIL_BYTES))
+    tail = file.read(MANIFEST_TAIL_BYTES)
+    return tail[tail.rfind(b"\n", 0, -1) + 1 :]
 
 
 def _line_of(fields: dict[str, Any]) -> bytes:
@@ -221,16 +257,17 @@ def _foot(fields: dict[str, Any]) -> Foot:
     return Foot(int(fields["files"]), int(fields["sizeBytes"]), int(fields["failedItems"]), failures)
 
 
-def _checked(path: bytes) -> bytes:
+def _checked(path: bytes, kind: str) -> bytes:
     """``path``, which leads nowhere but below the top: a manifest is a file that anything may have written."""
-    if path and (b"\0" in path or any(name in {b"", b".", b".."} for name in path.split(b"/"))):
+    is_top = not path and kind == "dir"
+    if not is_top and (b"\0" in path or any(name in {b"", b".", b".."} for name in path.split(b"/"))):
         raise BackupDamaged("the manifest has a path that leads out of the tree")
     return path
 
 
 def _entry(fields: dict[str, Any]) -> Entry:
-    kind, name = next(iter(fields.items()))
-    path = _checked(os.fsencode(file_name(name)))
+    kind, name = next(iter(fields.items()), ("", ""))
+    path = _checked(os.fsencode(file_name(name)), kind)
     owner = fields.get("owner")
     owner = (int(owner[0]), int(owner[1])) if owner else None
     if kind == "file":

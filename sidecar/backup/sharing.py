@@ -57,7 +57,7 @@ class PreviousSnapshot:
             if self._next is None:
                 try:
                     self._next = next(self._entries, None)
-                except (BackupDamaged, KeyError, TypeError, ValueError, OSError):
+                except (BackupDamaged, OSError):
                     self._next = None
             if self._next is None:
                 self._is_over = True
@@ -96,14 +96,18 @@ class PreviousSnapshot:
 
 
 @contextmanager
-def previous_snapshot(folder: BackupFolder) -> Iterator[PreviousSnapshot]:
+def previous_snapshot(folder: BackupFolder, progress: Progress) -> Iterator[PreviousSnapshot]:
     """The one to share with; if there is none, one that has nothing."""
     with ExitStack() as stack:
         for snapshot in folder.snapshots():
             if snapshot.status == "unverified":
                 continue
+            path = folder.manifest_of(snapshot.name)
             try:
-                reader = stack.enter_context(manifest.opened(folder.manifest_of(snapshot.name)))
+                # Its digests become those of the new snapshot: a wrong one would make that damaged from the start.
+                if not manifest.is_as_written(path, progress):
+                    continue
+                reader = stack.enter_context(manifest.opened(path))
             except (OSError, BackupDamaged):
                 continue
             yield PreviousSnapshot(snapshot.path, reader.entries())

@@ -47,7 +47,7 @@ def create(root: bytes, folder: BackupFolder, options: Options, progress: Progre
                 needed_bytes -= _shareable_bytes(root, folder, selection, progress)
             check_space(folder.path, needed_bytes)
             head = Head(rfc3339(created_at_s), wire_name(os.fsdecode(root)), options.include_sessions)
-            with previous_snapshot(folder) as previous, open(staging.manifest, "xb") as file:
+            with previous_snapshot(folder, progress) as previous, open(staging.manifest, "xb") as file:
                 os.chmod(staging.manifest, 0o600)
                 writer = ManifestWriter(file, head)
                 copy = _TreeCopy(root, staging, writer, progress, previous if options.share else None)
@@ -85,7 +85,7 @@ def _expect(root: bytes, selection: Selection, progress: Progress) -> int:
 def _shareable_bytes(root: bytes, folder: BackupFolder, selection: Selection, progress: Progress) -> int:
     """How much of that need not be taken, since the snapshot before has it."""
     shareable_bytes = 0
-    with previous_snapshot(folder) as previous:
+    with previous_snapshot(folder, progress) as previous:
         for found in walk(root, selection):
             progress.step()
             if found.kind == "file":
