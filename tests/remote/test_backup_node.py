@@ -502,9 +502,9 @@ def test_progress_tells_of_everything_there_is(host: Host) -> None:
 
 
 def with_times_as_node_sets_them(tree: Contents) -> Contents:
-    """The same with times to a microsecond, which is nearly what Node's numbers hold."""
+    """The same with times to 10 ms: Node's numbers are off by up to a quarter of a microsecond."""
     return {
-        path: tuple(one // 1000 if isinstance(one, int) and one > 1e18 else one for one in told)
+        path: tuple(round(one / 1e7) if isinstance(one, int) and one > 1e18 else one for one in told)
         for path, told in tree.items()
     }
 
