@@ -164,8 +164,9 @@ MAX_LINKS = 40
 REMOVAL_ENDS_WITHIN_S = 5.0
 
 # Backups
-NAMES_AT_ONCE = 10_000
-"""Names of one folder that are held while it is walked."""
+NAMES_HELD_BYTES = 4 * MIB
+"""What the names of one folder take that are held while it is walked: each pass over it for more costs time."""
+NAME_OVERHEAD_BYTES = 64
 COPY_BYTES = MIB
 MAX_COPIES = 3
 """How often a file that changes while it is copied is copied."""

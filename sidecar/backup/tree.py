@@ -15,7 +15,7 @@ from sidecar.backup.rules import (
     phase_of,
 )
 from sidecar.errors import describe_os_error
-from sidecar.limits import NAMES_AT_ONCE
+from sidecar.limits import MAX_NAME_BYTES, NAME_OVERHEAD_BYTES, NAMES_HELD_BYTES
 
 READING = (
     os.O_RDONLY
@@ -25,6 +25,7 @@ READING = (
     | getattr(os, "O_BINARY", 0)
 )
 """How a file of a tree is opened: not through a link, and without waiting for what took its place."""
+_BEHIND_ALL_NAMES = b"\xff" * (MAX_NAME_BYTES + 1)
 
 
 class Found(NamedTuple):
@@ -75,8 +76,11 @@ def walk(root: bytes, selection: Selection | None) -> Iterator[Found]:
 
 def is_database(path: bytes) -> bool:
     """Whether the file is an SQLite database, by its name or else by how it begins. ``OSError`` if it can't be read."""
-    if is_database_name(path):
-        return True
+    return is_database_name(path) or begins_as_database(path)
+
+
+def begins_as_database(path: bytes) -> bool:
+    """Whether the file begins as SQLite's do. ``OSError`` if it can't be read."""
     fd = os.open(path, READING)
     try:
         return os.read(fd, len(DATABASE_MAGIC)) == DATABASE_MAGIC
@@ -85,7 +89,7 @@ def is_database(path: bytes) -> bool:
 
 
 def _look_at(root: bytes, path: bytes, selection: Selection | None) -> Found | None:
-    full_path = os.path.join(root, path)
+    full_path = root + b"/" + path
     try:
         status = os.lstat(full_path)
     except FileNotFoundError:
@@ -124,23 +128,27 @@ def _top_names(root: bytes) -> Iterator[bytes]:
 
 
 def _sorted_names(folder: bytes) -> Iterator[bytes]:
-    """The names in a folder by their bytes: of a large one the first ``NAMES_AT_ONCE``, then the next, and so on."""
+    """The names in a folder by their bytes: of a large one as many as ``NAMES_HELD_BYTES`` hold, then the next ones."""
     last = b""
     while True:
         names: list[bytes] = []
-        is_whole = True
+        held_bytes = 0
+        # Each name between ``last`` and this one that was seen is held.
+        end = _BEHIND_ALL_NAMES
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.name > last:
-                    names.append(entry.name)
-                    if len(names) == 2 * NAMES_AT_ONCE:
+                name = entry.name
+                if last < name < end:
+                    names.append(name)
+                    held_bytes += len(name) + NAME_OVERHEAD_BYTES
+                    if held_bytes > NAMES_HELD_BYTES and len(names) > 1:
                         names.sort()
-                        del names[NAMES_AT_ONCE:]
-                        is_whole = False
+                        middle = len(names) // 2
+                        end = names[middle]
+                        del names[middle:]
+                        held_bytes = sum(map(len, names)) + NAME_OVERHEAD_BYTES * len(names)
         names.sort()
-        if not is_whole:
-            del names[NAMES_AT_ONCE:]
         yield from names
-        if is_whole:
+        if end == _BEHIND_ALL_NAMES:
             return
         last = names[-1]
