@@ -827,3 +827,22 @@ def test_a_restore_that_is_killed_at_any_step_is_ended_by_the_next_command_of_ei
     # Until the journal is in place nothing has changed, and from then on everything does.
     assert outcomes == sorted(outcomes)
     assert outcomes.count(True) > 10
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_disk_that_fills_while_a_database_is_copied_is_no_damage(host: Host) -> None:
+    host.fill()
+    with closing(sqlite3.connect(host.root / "large.sqlite")) as database, database:
+        database.execute("CREATE TABLE t(x)")
+        database.executemany("INSERT INTO t VALUES (?)", [(os.urandom(1000),) for _ in range(3_000)])
+    host.backups.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(host.backups)], check=True)
+    try:
+        # As if others had filled it since there was room.
+        roomy = engine().patched("checkSpace(folder.path", "(() => null)(folder.path")
+        _, _, message, kind, *_ = host.fail("backup", by=roomy, includeSessions=True, share=True)
+        assert kind == "no_space"
+        assert message.startswith("no space left on device")
+        assert [path.name for path in host.backups.iterdir()] == [".lock"]
+    finally:
+        subprocess.run(["umount", str(host.backups)], check=True)

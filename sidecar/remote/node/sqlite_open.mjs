@@ -27,7 +27,7 @@ export const sqlite = process.getBuiltinModule?.("node:sqlite");
 const NO_SQLITE = "the database needs Node 22.13 or newer, or Python 3 with sqlite3, on the host";
 
 const [PERM, BUSY, LOCKED, NO_MEMORY, READ_ONLY, IO_ERROR] = [3, 5, 6, 7, 8, 10];
-export const [CORRUPT, CANT_OPEN, PROTOCOL, NO_DATABASE] = [11, 14, 15, 26];
+export const [CORRUPT, FULL, CANT_OPEN, PROTOCOL, NO_DATABASE] = [11, 13, 14, 15, 26];
 // What a writer brings about that will soon be done. A reader that may not write finds "read only" where another
 // process is just about to make the index of its WAL anew.
 export const PASSING = new Set([BUSY, LOCKED, PROTOCOL, READ_ONLY]);

@@ -1,14 +1,14 @@
 // Copy SQLite databases through SQLite, in one read transaction, and check what came of it: the twin of
 // sidecar/backup/databases.py.
 
-import { unreadable } from "./errors.mjs";
+import { Trouble, unreadable } from "./errors.mjs";
 import { doAside, waitAWhile } from "./aside.mjs";
 import { MAX_DATABASE_BUSY_MS } from "./backup_limits.mjs";
 import { copyBytes, copyFile, digestOf, keepStatus } from "./copying.mjs";
 import { BUSY_RETRY_MS } from "./limits.mjs";
 import { sideFiles } from "./rules.mjs";
 import { holds, isOnSharedFileSystem, isSame, isSameLook, isSettled, lookAt, wayIn } from "./sqlite_files.mjs";
-import { NO_DATABASE, PASSING, sqlite, takesUris, Unsettled, uriOf } from "./sqlite_open.mjs";
+import { FULL, NO_DATABASE, PASSING, sqlite, takesUris, Unsettled, uriOf } from "./sqlite_open.mjs";
 import { describe, isOfSystem, makeEmptyFile, realPathOf, statusOf, unlinkIfThere } from "./system_words.mjs";
 import { decoded, encoded } from "./text.mjs";
 
@@ -51,6 +51,8 @@ export function copyOfDatabase(source, target, progress) {
                 throw error;
             } else if (error.sqliteCode === NO_DATABASE) {
                 return null;
+            } else if (error.sqliteCode === FULL) {
+                throw new Trouble("no_space", `no space left on device: ${error.message}`);
             } else if (PASSING.has(error.sqliteCode)) {
                 trouble = `the database stays locked: ${error.message}`;
             } else {

@@ -7,7 +7,7 @@ import { TIME_SLACK_NS, YOUNG_NS } from "./backup_limits.mjs";
 import { clone, keepStatus, nowNs, ownerOf } from "./copying.mjs";
 import { ManifestReader } from "./manifest.mjs";
 import { compareOrder, isDatabaseName } from "./rules.mjs";
-import { ifPossible, modeOf, statusOf, statusThrough } from "./system_words.mjs";
+import { ifPossible, modeOf, statusOf, statusThrough, unlinkIfThere } from "./system_words.mjs";
 import { asPath } from "./text.mjs";
 import { below } from "./tree.mjs";
 
@@ -88,6 +88,8 @@ class PreviousSnapshot {
         // Null: it is being deleted, or has as many links as it can have. The file is copied then.
         if (isShared === true) {
             progress.step(entry.sizeBytes);
+        } else {
+            unlinkIfThere(target);
         }
         return isShared === true;
     }
