@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from sidecar.backup.files import Copied, copy_file, digest_of, keep_status
 from sidecar.backup.progress import Progress
+from sidecar.backup.tree import begins_as_database
 from sidecar.cancel import CancelToken
 from sidecar.errors import Cancelled, SourceUnreadable, describe_os_error
 from sidecar.limits import (
@@ -61,13 +62,14 @@ def copy_database(source: bytes, target: bytes, progress: Progress) -> CopiedDat
         status = _status(source)
         try:
             look = look_at(path)
-            if not holds(look.database) and not holds(look.wal):
+            # SQLite takes a file of one byte for an empty database.
+            if not holds(look.wal) and (look.database is None or look.database.size_bytes <= 1):
                 return None
             problem = _copy_once(path, look, target, progress)
             break
         except sqlite3.Error as error:
             words = str(error)
-            if words == _NO_DATABASE:
+            if words == _NO_DATABASE and not _begins_as_one(source):
                 return None
             if words == _FULL:
                 raise _no_space(target) from None
@@ -93,6 +95,14 @@ def _status(source: bytes) -> os.stat_result:
         raise
     except OSError as error:
         raise SourceUnreadable(describe_os_error(error)) from None
+
+
+def _begins_as_one(source: bytes) -> bool:
+    """Whether it begins as a database does, so that it was one; or can't be read, as copying it will tell."""
+    try:
+        return begins_as_database(source)
+    except OSError:
+        return True
 
 
 def _copy_once(path: str, look: Look, target: bytes, progress: Progress) -> str | None:
