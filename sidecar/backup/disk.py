@@ -8,7 +8,6 @@ import shutil
 import stat
 import sys
 import threading
-import time
 from contextlib import suppress
 
 from sidecar.backup.progress import Progress
@@ -81,15 +80,12 @@ def fsync_folder(path: bytes) -> None:
         os.close(fd)
 
 
-def remove_tree(path: bytes, until_s: float = float("inf")) -> bool:
-    """Remove a folder and what is in it, as far as that can be done; False if ``until_s`` (monotonic) came first.
-
-    Of a link, or a file, that itself.
-    """
+def remove_tree(path: bytes) -> None:
+    """Remove a folder and what is in it, as far as that can be done; of a link, or a file, that itself."""
     with suppress(OSError):
         if not stat.S_ISDIR(os.lstat(path).st_mode):
             _unlink(path)
-            return True
+            return
     # A folder is listed anew after each of those in it has gone, so nothing is held of what is not being removed.
     stack = [path]
     while stack:
@@ -98,8 +94,6 @@ def remove_tree(path: bytes, until_s: float = float("inf")) -> bool:
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
-                    if time.monotonic() >= until_s:
-                        return False
                     if entry.is_dir(follow_symlinks=False):
                         inner = entry.path
                         break
@@ -113,14 +107,13 @@ def remove_tree(path: bytes, until_s: float = float("inf")) -> bool:
             if error.errno == errno.ENOTEMPTY and removed:
                 continue  # a listing may miss names while others go
             # What can't be removed stays; a later start tries again.
-            return True
+            return
         if inner is None:
             stack.pop()
         else:
             with suppress(OSError):
                 os.chmod(inner, stat.S_IRWXU)
             stack.append(inner)
-    return True
 
 
 def _unlink(path: bytes) -> None:

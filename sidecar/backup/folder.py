@@ -6,7 +6,6 @@ import os
 import secrets
 import stat
 import threading
-import time
 from contextlib import contextmanager, suppress
 from typing import ContextManager, Iterator, NamedTuple
 
@@ -193,14 +192,15 @@ class BackupFolder:
         return os.path.join(self.path, prefix + secrets.token_hex(8).encode())
 
     def _remove(self, path: bytes) -> None:
-        """Remove what was staged: at once what goes quickly, and the rest in a thread, for which no cancel waits."""
+        """Remove what was staged, in a thread: no cancel waits long, be it for many files or for one that is large."""
         aside = self._new(_DELETED)
         try:
             os.rename(path, aside)
         except OSError:
             aside = path
-        if not remove_tree(aside, time.monotonic() + REMOVAL_S):
-            threading.Thread(target=remove_tree, args=(aside,), name="removal").start()
+        thread = threading.Thread(target=remove_tree, args=(aside,), name="removal")
+        thread.start()
+        thread.join(REMOVAL_S)
 
 
 def _not_found(name: bytes) -> BackupNotFound:

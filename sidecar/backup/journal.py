@@ -119,11 +119,13 @@ class Workspace:
         with suppress(OSError):  # to do again what is done changes nothing
             fsync_folder(self.path)
 
-    def clear(self, until_s: float = float("inf")) -> bool:
-        """Remove all but the lock; False if ``until_s`` (monotonic) came first."""
+    def clear(self) -> None:
+        """Remove all but the lock."""
         with suppress(FileNotFoundError):
             os.unlink(self.plan)
-        return all(remove_tree(folder, until_s) for folder in (self._new, self._old) if os.path.isdir(folder))
+        for folder in (self._new, self._old):
+            if os.path.isdir(folder):
+                remove_tree(folder)
 
 
 class TreeLock(FileLock):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Iterator, NamedTuple
@@ -164,22 +163,23 @@ class _Restore:
 @contextmanager
 def _given_up(workspace: Workspace, lock: TreeLock) -> Iterator[None]:
     """Give the lock up at the end, and the folder, unless there is something in it that is to be ended first."""
-    until_s = float("inf")
     try:
         yield
     except Cancelled:
-        until_s = time.monotonic() + REMOVAL_S
+        # To remove what was staged may take long, be it many files or one that is large, for which no cancel waits.
+        thread = threading.Thread(target=_give_up, args=(workspace, lock), name="removal")
+        thread.start()
+        thread.join(REMOVAL_S)
         raise
-    finally:
-        is_open = os.path.lexists(workspace.journal) or os.path.lexists(workspace.undo)
-        if is_open or workspace.clear(until_s):
-            journal.give_up(workspace, lock)
-        else:
-            threading.Thread(target=_clear, args=(workspace, lock), name="removal").start()
+    except BaseException:
+        _give_up(workspace, lock)
+        raise
+    _give_up(workspace, lock)
 
 
-def _clear(workspace: Workspace, lock: TreeLock) -> None:
-    workspace.clear()
+def _give_up(workspace: Workspace, lock: TreeLock) -> None:
+    if not (os.path.lexists(workspace.journal) or os.path.lexists(workspace.undo)):
+        workspace.clear()
     journal.give_up(workspace, lock)
 
 
