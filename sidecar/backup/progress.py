@@ -43,3 +43,7 @@ class Progress:
         """Count a file that is done, and put the total right if it was of another size than expected."""
         self.files_copied += 1
         self.bytes_total += done_bytes - expected_bytes
+
+    def all_done(self) -> None:
+        """Make the totals what was done: of a tree that others write, more or less may come than was expected."""
+        self.files_total, self.bytes_total = self.files_copied, self.bytes_copied

@@ -52,6 +52,7 @@ def create(root: bytes, folder: BackupFolder, options: Options, progress: Progre
                 writer = ManifestWriter(file, head)
                 copy = _TreeCopy(root, staging, writer, progress, previous if options.share else None)
                 copy.run(selection)
+                progress.all_done()
                 foot = writer.close()
             progress.current_path = None
             sync_tree(staging.path, progress)
@@ -122,6 +123,7 @@ class _TreeCopy:
     ) -> None:
         self._root = root
         self._tree = staging.tree
+        self._workplace = staging.path
         self._writer = writer
         self._progress = progress
         self._previous = previous
@@ -215,11 +217,11 @@ class _TreeCopy:
         came_from = source_of(source, found.status)
         database = None
         if is_database_name(found.path):
-            database = copy_database(source, target, self._progress)
+            database = copy_database(source, target, self._workplace, self._progress)
         try:
             copied = database.copied if database else copy_file(source, target, self._progress, stop_at=DATABASE_MAGIC)
         except StoppedAt:
-            database = copy_database(source, target, self._progress)
+            database = copy_database(source, target, self._workplace, self._progress)
             copied = database.copied if database else copy_file(source, target, self._progress)
         problem = database.problem if database else None
         entry = _entry(found.path, copied, database is not None, problem, None if problem else came_from)

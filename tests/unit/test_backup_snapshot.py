@@ -317,6 +317,28 @@ def test_a_file_that_vanishes_is_in_the_snapshot_or_not_and_no_failure(
     check(home, made)
 
 
+def test_totals_end_as_what_was_done_though_more_and_less_came_than_was_found_at_first(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "grows", "goes", "shrinks"):
+        home.write(f"workspace/{name}", "1" * 100)
+    (home.root / "z").mkdir()
+
+    def change(source: bytes, *others: object, **options: object) -> object:
+        if source.endswith(b"/a"):
+            home.write("workspace/grows", "2" * 500)
+            home.write("z/new", "2" * 50)
+            home.write("workspace/shrinks", "2")
+            (home.root / "workspace/goes").unlink()
+        return copy_file(source, *others, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(snapshot, "copy_file", change)
+    progress = Progress(CancelToken())
+    made = create(os.fsencode(home.root), home.folder, Options(), progress)
+    assert made.size_bytes == progress.bytes_copied == progress.bytes_total == 100 + 500 + 1 + 50
+    assert progress.files_copied == progress.files_total == 4
+
+
 def test_a_file_that_becomes_another_thing_is_named(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("fifo", "folder", "link"):
         home.write(name, "1")
