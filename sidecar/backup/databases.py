@@ -10,6 +10,8 @@ import errno
 import os
 import shutil
 import sqlite3
+import stat
+import threading
 import time
 from contextlib import closing, suppress
 from pathlib import Path
@@ -19,10 +21,10 @@ from sidecar.backup.files import Copied, copy_file, digest_of, keep_status
 from sidecar.backup.progress import Progress
 from sidecar.backup.tree import begins_as_database
 from sidecar.cancel import CancelToken
-from sidecar.errors import Cancelled, SourceUnreadable, describe_os_error
+from sidecar.errors import SourceUnreadable, describe_os_error
 from sidecar.limits import (
+    CHECK_LOOK_S,
     DATABASE_PAGES_A_STEP,
-    DATABASE_STEPS_A_LOOK,
     MAX_DATABASE_BUSY_S,
     SQLITE_BUSY_TIMEOUT_S,
     SQLITE_CACHE_KIB,
@@ -34,6 +36,7 @@ from sidecar.stores.sqlite_files import copy_database as copy_raw
 # What a writer brings about that will soon be done; SQLite's words, since Python before 3.11 doesn't tell its codes.
 _PASSING = ("locked", "busy", "readonly", "locking protocol")
 _NO_DATABASE = "file is not a database"
+_CANT_OPEN = "unable to open database file"  # as it says of a path of more than 504 bytes, whatever lies there
 _FULL = "database or disk is full"  # only what is written can be, which is the copy
 
 
@@ -48,13 +51,15 @@ class _Unsettled(Exception):
     """The database changed as we looked; try again."""
 
 
-def copy_database(source: bytes, target: bytes, progress: Progress) -> CopiedDatabase | None:
+def copy_database(source: bytes, target: bytes, workplace: bytes, progress: Progress) -> CopiedDatabase | None:
     """Copy one state of a database, whole; with mode, times and owner of its file. ``None`` if it is none after all.
 
-    A damaged one is copied as its file is. ``FileNotFoundError`` if it is gone, ``SourceUnreadable`` if it can't be
+    It is made in ``workplace``, a folder beside the tree of ``target``, since SQLite takes no long path, and names of
+    its own beside a name must be possible. A damaged one is copied as its file is. ``FileNotFoundError`` if it is gone, ``SourceUnreadable`` if it can't be
     read, or is locked all the time; ``OSError`` if the copy can't be written.
     """
     path = os.fsdecode(os.path.realpath(source))
+    work = os.path.join(workplace, b"database")
     give_up_at_s = time.monotonic() + MAX_DATABASE_BUSY_S
     done_before = progress.bytes_copied
     while True:
@@ -65,14 +70,17 @@ def copy_database(source: bytes, target: bytes, progress: Progress) -> CopiedDat
             # SQLite takes a file of one byte for an empty database.
             if not holds(look.wal) and (look.database is None or look.database.size_bytes <= 1):
                 return None
-            problem = _copy_once(path, look, target, progress)
+            problem = _copy_once(path, look, work, progress)
+            if not os.path.samestat(status, _status(source)):
+                # SQLite follows a link that took its place, wherever it leads.
+                raise _Unsettled
             break
         except sqlite3.Error as error:
             words = str(error)
-            if words == _NO_DATABASE and not _begins_as_one(source):
+            if words in (_NO_DATABASE, _CANT_OPEN) and not _begins_as_one(source):
                 return None
             if words == _FULL:
-                raise _no_space(target) from None
+                raise _no_space(work) from None
             if not any(word in words for word in _PASSING):
                 return _as_it_is(source, target, progress, words, done_before)
             trouble = f"the database stays locked: {words}"
@@ -83,6 +91,7 @@ def copy_database(source: bytes, target: bytes, progress: Progress) -> CopiedDat
         progress.step()
         time.sleep(SQLITE_RETRY_S)
     progress.bytes_copied = done_before
+    os.replace(work, target)
     sha256 = digest_of(target, progress)
     keep_status(target, status)
     return CopiedDatabase(Copied(sha256, os.stat(target).st_size, status), problem)
@@ -90,11 +99,14 @@ def copy_database(source: bytes, target: bytes, progress: Progress) -> CopiedDat
 
 def _status(source: bytes) -> os.stat_result:
     try:
-        return os.lstat(source)
+        status = os.lstat(source)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise SourceUnreadable(describe_os_error(error)) from None
+    if not stat.S_ISREG(status.st_mode):
+        raise SourceUnreadable("no regular file any more")
+    return status
 
 
 def _begins_as_one(source: bytes) -> bool:
@@ -198,25 +210,29 @@ def _copy_pages(path: str, how: str, target: bytes, progress: Progress) -> None:
 def _check(target: bytes, progress: Progress) -> str | None:
     """What SQLite finds wrong with the database at ``target``; ``None`` if it finds nothing."""
     with closing(_connect(os.fsdecode(target), "mode=ro&immutable=1")) as database:
-        cancelled: list[Cancelled] = []
-
-        def look() -> int:
-            try:
-                progress.step()
-            except Cancelled as error:
-                cancelled.append(error)
-                return 1
-            return 0
-
         # Against a file that was made to harm. Read-only, what a later SQLite's schema calls is not missed.
         database.execute("PRAGMA trusted_schema = OFF")
-        database.set_progress_handler(look, DATABASE_STEPS_A_LOOK)
+        found = ""
+
+        def work() -> None:
+            nonlocal found
+            try:
+                (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
+            except sqlite3.Error as error:
+                found = str(error)
+
+        # In a thread: while SQLite 3.40 goes through a table it calls no progress handler, but it can be interrupted.
+        thread = threading.Thread(target=work, name="check")
+        thread.start()
         try:
-            (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
-        except sqlite3.Error as error:
-            if cancelled:
-                raise cancelled[0] from None
-            found = str(error)
+            while thread.is_alive():
+                progress.step()
+                thread.join(CHECK_LOOK_S)
+        finally:
+            # One that comes before the check has begun does nothing.
+            while thread.is_alive():
+                database.interrupt()
+                thread.join(CHECK_LOOK_S)
     return None if found == "ok" else f"the database is damaged: {found}"
 
 
@@ -230,7 +246,11 @@ def _as_it_is(source: bytes, target: bytes, progress: Progress, words: str, done
 
 def _connect(path: str, how: str) -> sqlite3.Connection:
     connection = sqlite3.connect(
-        f"{Path(path).as_uri()}?{how}", uri=True, timeout=SQLITE_BUSY_TIMEOUT_S, isolation_level=None
+        f"{Path(path).as_uri()}?{how}",
+        uri=True,
+        timeout=SQLITE_BUSY_TIMEOUT_S,
+        isolation_level=None,
+        check_same_thread=False,
     )
     try:
         connection.execute(f"PRAGMA cache_size = -{SQLITE_CACHE_KIB}")

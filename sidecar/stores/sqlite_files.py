@@ -6,6 +6,7 @@ would drop SQLite's locks (FIELD-NOTES, "SQLite and copying").
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -68,6 +69,10 @@ def stamp_of(path: str) -> Stamp | None:
         found = os.stat(path)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return None  # what is beside a name may be longer than any name
+        raise
     if not stat.S_ISREG(found.st_mode):
         raise SourceUnreadable("not a regular file")
     return Stamp(found.st_ino, found.st_size, found.st_mtime_ns)
