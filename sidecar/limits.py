@@ -175,8 +175,7 @@ YOUNG_S = 2.0
 TIME_SLACK_NS = 2_000
 """Node, which makes backups too, has no number that tells a time more exactly; it sets those of files so."""
 DATABASE_PAGES_A_STEP = 256
-DATABASE_STEPS_A_LOOK = 20_000
-"""Instructions of SQLite's between two looks at whether to go on."""
+CHECK_LOOK_S = 0.02
 MAX_DATABASE_BUSY_S = 10.0
 MAX_MANIFEST_LINE_BYTES = 64 * KIB
 MANIFEST_TAIL_BYTES = 64 * KIB

@@ -262,7 +262,6 @@ def test_a_cancel_at_any_step_ends_the_backup_with_that_step_and_leaves_nothing(
 ) -> None:
     monkeypatch.setattr(files, "COPY_BYTES", BLOCK_BYTES)
     monkeypatch.setattr(databases, "DATABASE_PAGES_A_STEP", BLOCK_BYTES // 4_096)
-    monkeypatch.setattr(databases, "DATABASE_STEPS_A_LOOK", 500)
     monkeypatch.setattr(sharing, "YOUNG_S", 0)
     monkeypatch.setattr(snapshot, "sync_tree", lambda _path, progress: progress.step())
     scene = Scene(tmp_path)

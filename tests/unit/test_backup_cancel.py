@@ -1,11 +1,13 @@
-"""A cancel doesn't wait for what was staged to be removed, which may take long: many files, or one that is large."""
+"""A cancel waits neither for what was staged to be removed, which may take long, nor for a database to be checked."""
 
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,3 +83,37 @@ def test_a_cancelled_restore_ends_while_what_was_staged_is_still_being_removed(
     removal.end()
     assert contents(home.root) == before
     assert [one.name for one in home.folder.snapshots()] == [snapshot.name]
+
+
+class EndlessCheck(sqlite3.Connection):
+    """Checks a database until it is interrupted."""
+
+    is_checking = threading.Event()
+    is_interrupted = threading.Event()
+
+    def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+        if "quick_check" in sql:
+            self.is_checking.set()
+            assert self.is_interrupted.wait(DEADLINE_S)
+            raise sqlite3.OperationalError("interrupted")
+        return super().execute(sql, *parameters)
+
+    def interrupt(self) -> None:
+        self.is_interrupted.set()
+
+
+def test_a_cancel_while_a_database_is_checked_interrupts_the_check(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    def connect(path: str, **options: Any) -> sqlite3.Connection:
+        return sqlite3.Connection(path, **options) if "mode=rw" in path else EndlessCheck(path, **options)
+
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    token = CancelToken()
+
+    def look() -> None:
+        if EndlessCheck.is_checking.is_set():
+            token.cancel()
+
+    with pytest.raises(Cancelled):
+        create(os.fsencode(home.root), home.folder, Options(), Progress(token, look))
+    assert EndlessCheck.is_interrupted.is_set()
+    assert os.listdir(home.folder.path) == [b".lock"]
