@@ -346,9 +346,9 @@ def test_a_cancel_in_the_middle_of_a_large_database_ends_it_with_that_step(home:
         crashed(file)
         Path(f"{file}-shm").unlink()
     before = state(home)
-    whole = steps_of(home, CancelToken())
-    assert whole > 30
-    for turn in range(whole // 9, whole, whole // 9):
+    # How many steps more there are depends on how busy the disk is.
+    assert steps_of(home, CancelToken()) > 30
+    for turn in (1, 5, 10, 15, 20, 25, 30):
         token = CancelToken()
         assert steps_of(home, token, turn) == turn
         assert [name for name in os.listdir(home.folder.path) if name.startswith(b".partial-")] == []

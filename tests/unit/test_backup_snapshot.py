@@ -423,9 +423,11 @@ def test_a_file_that_changes_once_is_copied_as_it_is_then(
                 file.truncate()
 
     while_copied(monkeypatch, act)
-    made = copied(source, tmp_path / "target")
+    progress = Progress(CancelToken())
+    made = copy_file(os.fsencode(source), os.fsencode(tmp_path / "target"), progress)
     assert (tmp_path / "target").read_bytes() == now
     assert (made.size_bytes, made.sha256) == (len(now), hashlib.sha256(now).hexdigest())
+    assert progress.bytes_copied == len(now)
 
 
 @pytest.mark.parametrize("keeps_its_time", [False, True])
