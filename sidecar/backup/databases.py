@@ -54,9 +54,9 @@ class _Unsettled(Exception):
 def copy_database(source: bytes, target: bytes, workplace: bytes, progress: Progress) -> CopiedDatabase | None:
     """Copy one state of a database, whole; with mode, times and owner of its file. ``None`` if it is none after all.
 
-    It is made in ``workplace``, a folder beside the tree of ``target``, since SQLite takes no long path, and names of
-    its own beside a name must be possible. A damaged one is copied as its file is. ``FileNotFoundError`` if it is gone, ``SourceUnreadable`` if it can't be
-    read, or is locked all the time; ``OSError`` if the copy can't be written.
+    It is made in ``workplace``, a folder with a short path, since SQLite takes no long one and has names of its own
+    beside it. A damaged one is copied as its file is. ``FileNotFoundError`` if it is gone, ``SourceUnreadable`` if it
+    can't be read, or is locked all the time; ``OSError`` if the copy can't be written.
     """
     path = os.fsdecode(os.path.realpath(source))
     work = os.path.join(workplace, b"database")

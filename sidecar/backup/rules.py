@@ -10,6 +10,8 @@ import os
 import re
 from typing import NamedTuple
 
+from sidecar.limits import MAX_NAME_BYTES
+
 PHASES = ("config", "agents", "memory")
 """The order in which a tree is copied, as the frontend shows it; ``config`` is all that has no phase of its own."""
 
@@ -94,8 +96,9 @@ def database_beside(path: bytes) -> bytes | None:
 
 
 def side_files(path: bytes) -> list[bytes]:
-    """What SQLite may have beside the database at ``path``."""
-    return [path + ending for ending in _SIDE_ENDINGS]
+    """What SQLite may have beside the database at ``path``: of a long name, only what can have one."""
+    room_bytes = MAX_NAME_BYTES - len(os.path.basename(path))
+    return [path + ending for ending in _SIDE_ENDINGS if len(ending) <= room_bytes]
 
 
 def _pattern(path: str) -> str:

@@ -383,7 +383,7 @@ async def test_a_restore_is_refused_while_a_process_of_the_host_has_a_database_o
         )
         with running(host.ssh_command(f'/usr/bin/python3 -c "{hold}"')):
             error = await failed(sidecar, "remote_restore_from_backup_stream", backupName=made["name"])
-            assert error["kind"] == "target_in_use"
+            assert error["kind"] == "target_in_use", error
             assert "state.sqlite" in error["users"][0]
             assert "python3" in error["users"][0]
         await host.wait_until_no_processes(LEFT_WITHIN_S)
