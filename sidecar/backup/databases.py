@@ -122,7 +122,10 @@ def _copy_once(path: str, look: Look, target: bytes, progress: Progress) -> str 
     for leftover in (target, target + b"-wal", target + b"-shm", target + b"-journal"):
         with suppress(FileNotFoundError):
             os.unlink(leftover)
-    way_in = "copy" if is_on_shared_file_system(path) else look.way_in
+    try:
+        way_in = "copy" if is_on_shared_file_system(path) else look.way_in
+    except FileNotFoundError:
+        raise _Unsettled from None
     if way_in == "copy":
         _copy_recovered(path, look, target, progress)
     elif way_in == "shared":
