@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import time
@@ -19,7 +20,6 @@ from sidecar.backup.rules import DATABASE_MAGIC, Selection, is_database_name, ph
 from sidecar.backup.sharing import PreviousSnapshot, is_unchanged, previous_snapshot, source_of
 from sidecar.backup.tree import Found, walk
 from sidecar.errors import NoSpace, SourceUnreadable, describe_os_error
-from sidecar.limits import MAX_NAME_BYTES
 from sidecar.text import wire_name
 
 
@@ -136,15 +136,26 @@ class _TreeCopy:
             progress.phase = phase_of(found.path)
             progress.current_path = found.path
             self._leave_folders(found.path)
-            if found.kind == "file":
-                self._add_file(found)
-            elif found.kind == "dir":
-                self._add_folder(found)
-            elif found.kind == "link":
-                self._add_link(found)
-            else:
-                self._writer.add(Entry(found.kind, found.path, text=found.text))
+            done_before = progress.bytes_copied
+            try:
+                self._add(found)
+            except OSError as error:
+                if error.errno != errno.ENAMETOOLONG:
+                    raise
+                # A snapshot lies deeper than its tree, or on a file system with shorter names.
+                progress.bytes_copied = done_before
+                self._writer.add(Entry("failed", found.path, text="its path is too long in a snapshot"))
         self._leave_folders(None)
+
+    def _add(self, found: Found) -> None:
+        if found.kind == "file":
+            self._add_file(found)
+        elif found.kind == "dir":
+            self._add_folder(found)
+        elif found.kind == "link":
+            self._add_link(found)
+        else:
+            self._writer.add(Entry(found.kind, found.path, text=found.text))
 
     def _add_folder(self, found: Found) -> None:
         status = found.status
@@ -232,9 +243,9 @@ class _TreeCopy:
     def _share_after_all(self, before: Entry, target: bytes) -> None:
         """Share a file that was copied, and turned out to be what the snapshot before has."""
         assert self._previous is not None
-        other = target + b".shared"
+        other = os.path.join(self._workplace, b"shared")
         done = self._progress.bytes_copied
-        if len(os.path.basename(other)) <= MAX_NAME_BYTES and self._previous.share(before, other, self._progress):
+        if self._previous.share(before, other, self._progress):
             os.replace(other, target)
         self._progress.bytes_copied = done
 
