@@ -7,6 +7,7 @@ turns; before each run the disk is synced, so that none pays for another. Nothin
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import random
 import shutil
@@ -25,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sidecar.limits import MIB, YOUNG_S
-from tests.bench.__main__ import _mib, _ms, _pipe, _ratios, settled_bytes, status_bytes
+from tests.bench.__main__ import SETTLE_S, _mib, _ms, _pipe, _ratios, settled_bytes, status_bytes
 from tests.bench.corpora import ROOT
 
 _PASSWORD = {"RESTIC_PASSWORD": "bench", "RESTIC_PROGRESS_FPS": "0.01"}
@@ -82,6 +83,8 @@ class Sidecar:
         environ = {**os.environ, "CLAWPAL_OPENCLAW_DIR": str(openclaw_dir), "CLAWPAL_DATA_DIR": str(clawpal_dir)}
         command = [sys.executable, "-m", "sidecar"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ)
+        self._backups = clawpal_dir / "backups"
+        self._ids = itertools.count(1)
         self._call("ping")
 
     def stream(self, method: str, cancel_after_s: float | None = None, **params: Any) -> Run:
@@ -101,18 +104,24 @@ class Sidecar:
             if message.get("method", "").endswith((":done", ":error")):
                 break
         wall_s = time.perf_counter() - started_s
+        while any(self._backups.glob(".deleted-*")):  # what a cancel leaves to a thread, which the next run is spared
+            time.sleep(SETTLE_S)
         if message["method"].endswith(":error") and cancel_after_s is None:
             raise SystemExit(f"{method}: {message}")
         return Run(wall_s, status_bytes(pid, "VmHWM") - idle_bytes, message["params"])
 
-    def _send(self, method: str, **params: Any) -> None:
+    def _send(self, method: str, **params: Any) -> int:
+        number = next(self._ids)
         stdin = _pipe(self._process.stdin)
-        stdin.write(orjson.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}) + b"\n")
+        stdin.write(orjson.dumps({"jsonrpc": "2.0", "id": number, "method": method, "params": params}) + b"\n")
         stdin.flush()
+        return number
 
     def _call(self, method: str, **params: Any) -> Any:
-        self._send(method, **params)
-        reply = orjson.loads(_pipe(self._process.stdout).readline())
+        number = self._send(method, **params)
+        # The reply to a cancel may come after the end of what it was to cancel.
+        while (reply := orjson.loads(_pipe(self._process.stdout).readline())).get("id") != number:
+            pass
         if "error" in reply:
             raise SystemExit(f"{method}: {reply}")
         return reply["result"]
