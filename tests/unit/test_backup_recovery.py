@@ -241,7 +241,8 @@ def test_many_processes_that_recover_at_once_do_so_once(scene: Scene) -> None:
         ends = [wait(child) for child in children]
         assert all(ends)
         recover(scene.root)
-        assert scene.now() == scene.new
+        # But for the time of the top, which one may take back to that of another's making its folder there.
+        assert {**scene.now(), ".": None} == {**scene.new, ".": None}
         scene.reset()
 
 
