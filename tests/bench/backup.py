@@ -182,37 +182,51 @@ def measured(tree: Tree, rounds: int, folder: Path, say: Callable[[str], None]) 
     openclaw = written(tree, folder / "openclaw")
     time.sleep(YOUNG_S)
     times = Times([], [], [], [], [], [], [], [], [], [])
+    # Nothing is removed before all backups are made: soon after many files went, ext4 is slow to make new ones.
     for number in range(rounds):
-        say(f"{tree.letter}: round {number + 1} of {rounds}, load {os.getloadavg()[0]:.1f}")
-        copy, clawpal, repository = folder / "copy", folder / "clawpal", folder / "restic"
-        sums = "cd copy && find . -type f -print0 | xargs -0 sha256sum"
-        inside = f"cd {folder} && "
-        times.baseline_s.append(timed(f"{inside}cp -a openclaw copy && ({sums} > ../sums) && sync -f copy"))
-        sidecar = Sidecar(openclaw, clawpal)
-        times.first.append(sidecar.stream("backup_before_upgrade_stream"))
-        times.second.append(sidecar.stream("backup_before_upgrade_stream"))
-        name = times.first[-1].told["info"]["name"]
-        times.checksum_s.append(timed(f"{inside}cd copy && sha256sum --quiet -c ../sums"))
-        times.verify.append(sidecar.stream("verify_backup_stream", backupName=name))
-        for part in _CANCEL_AFTER:
-            wait_s = part * times.first[-1].wall_s
-            cancelled = sidecar.stream("backup_before_upgrade_stream", cancel_after_s=wait_s, share=False)
-            if "error" in cancelled.told:  # else it was done before
-                times.cancel_s.append(cancelled.wall_s)
-        damage(openclaw)
-        times.copy_back_s.append(timed(f"{inside}cp -a copy/. openclaw/ && sync -f openclaw"))
-        damage(openclaw)
-        times.restore.append(sidecar.stream("restore_from_backup_stream", backupName=name))
-        timed(f"{inside}cd openclaw && sha256sum --quiet -c ../sums" if not tree.database_bytes else "true")
-        sidecar.close()
-        if shutil.which("restic"):
-            restic = f"{inside}restic -q --no-cache -r restic"
-            timed(f"{restic} init", **_PASSWORD)
-            times.restic_first_s.append(timed(f"{restic} backup openclaw", **_PASSWORD))
-            times.restic_second_s.append(timed(f"{restic} backup openclaw", **_PASSWORD))
-        for leftover in (copy, clawpal, repository):
-            shutil.rmtree(leftover, ignore_errors=True)
+        say(f"{tree.letter}: backups, round {number + 1} of {rounds}, load {os.getloadavg()[0]:.1f}")
+        place = folder / str(number)
+        place.mkdir()
+        measure_backups(openclaw, place, times)
+    first_place = folder / "0"
+    sidecar = Sidecar(openclaw, first_place / "clawpal")
+    for number in range(rounds):
+        say(f"{tree.letter}: restores, round {number + 1} of {rounds}, load {os.getloadavg()[0]:.1f}")
+        measure_restores(openclaw, first_place, sidecar, times)
+        if not tree.database_bytes:  # of which a copy holds the same in other bytes
+            timed(f"cd {openclaw} && sha256sum --quiet -c {first_place}/sums")
+    for part in _CANCEL_AFTER * rounds:
+        wait_s = part * statistics.median(run.wall_s for run in times.first)
+        cancelled = sidecar.stream("backup_before_upgrade_stream", cancel_after_s=wait_s, share=False)
+        if "error" in cancelled.told:  # else it was done before
+            times.cancel_s.append(cancelled.wall_s)
+    sidecar.close()
     return times
+
+
+def measure_backups(openclaw: Path, place: Path, times: Times) -> None:
+    sums = "cd copy && find . -type f -print0 | xargs -0 sha256sum"
+    times.baseline_s.append(timed(f"cd {place} && cp -a {openclaw} copy && ({sums} > ../sums) && sync -f copy"))
+    sidecar = Sidecar(openclaw, place / "clawpal")
+    times.first.append(sidecar.stream("backup_before_upgrade_stream"))
+    times.second.append(sidecar.stream("backup_before_upgrade_stream"))
+    times.checksum_s.append(timed(f"cd {place}/copy && sha256sum --quiet -c ../sums"))
+    name = times.first[-1].told["info"]["name"]
+    times.verify.append(sidecar.stream("verify_backup_stream", backupName=name))
+    sidecar.close()
+    if shutil.which("restic"):
+        restic = f"restic -q --no-cache -r {place}/restic"
+        timed(f"{restic} init", **_PASSWORD)
+        times.restic_first_s.append(timed(f"{restic} backup {openclaw}", **_PASSWORD))
+        times.restic_second_s.append(timed(f"{restic} backup {openclaw}", **_PASSWORD))
+
+
+def measure_restores(openclaw: Path, place: Path, sidecar: Sidecar, times: Times) -> None:
+    damage(openclaw)
+    times.copy_back_s.append(timed(f"cp -a {place}/copy/. {openclaw}/ && sync -f {openclaw}"))
+    damage(openclaw)
+    name = times.first[0].told["info"]["name"]
+    times.restore.append(sidecar.stream("restore_from_backup_stream", backupName=name))
 
 
 def add(table: Table, tree: Tree, times: Times) -> None:
