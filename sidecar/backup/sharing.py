@@ -62,7 +62,8 @@ class PreviousSnapshot:
             if self._next is None:
                 self._is_over = True
             elif self._next.path == path:
-                return self._next if self._next.kind == "file" else None
+                found, self._next, self._next_order = self._next, None, None
+                return found if found.kind == "file" else None
             else:
                 self._next_order = self._next_order or order_of(self._next.path)
                 if self._next_order > order_of(path):
@@ -73,7 +74,7 @@ class PreviousSnapshot:
     def share(self, entry: Entry, target: bytes, progress: Progress) -> bool:
         """Make ``target`` the same file as that of ``entry``, if that looks as it did; its bytes are counted."""
         # Its content isn't read again, which would take most of what copying takes: ``verify`` finds what a disk loses.
-        source = os.path.join(self._tree, entry.path)
+        source = self._tree + b"/" + entry.path
         try:
             status = os.lstat(source)
             same = stat.S_ISREG(status.st_mode) and (status.st_size, stat.S_IMODE(status.st_mode), owner_of(status))

@@ -107,7 +107,7 @@ def _expected_bytes(root: bytes, found: Found) -> int:
 
 
 def _full(root: bytes, path: bytes) -> bytes:
-    return os.path.join(root, path) if path else root
+    return root + b"/" + path if path else root
 
 
 class _TreeCopy:
