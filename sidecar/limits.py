@@ -139,7 +139,6 @@ CANCELLED_S = 6.0
 MAX_HOST_FILE_BYTES = 4 * MIB
 MAX_HOST_FILE_TRIES = 10
 HOST_LOCK_WAIT_S = 5.0
-HOST_LOCK_POLL_S = 0.025
 MAX_SSH_CONFIG_BYTES = MIB
 MAX_SSH_CONFIG_FILES = 1_000
 MAX_SSH_CONFIG_ALIASES = 2_000
@@ -184,7 +183,8 @@ MAX_SNAPSHOTS_A_SECOND = 100
 FREE_SPACE_LEFT_BYTES = 16 * MIB
 """What a backup or a restore doesn't use up of a disk."""
 BACKUP_LOCK_WAIT_S = 10.0
-BACKUP_LOCK_POLL_S = 0.02
+LOCK_POLL_S = 0.02
+"""Between two tries at the lock of a file, whatever is kept by it."""
 PROGRESS_S = 0.1
 MAX_BACKUPS_AT_ONCE = 8
 """Streams of backups, restores and checks, each with a thread of its own."""

@@ -11,10 +11,10 @@ from typing import ContextManager, Iterator, NamedTuple
 
 from sidecar.backup import manifest
 from sidecar.backup.disk import fsync_folder, remove_tree
-from sidecar.backup.locks import FileLock, held
 from sidecar.backup.names import MANIFEST_SUFFIX, created_at, names_for, rfc3339
 from sidecar.errors import BackupDamaged, BackupNotFound
 from sidecar.limits import BACKUP_LOCK_WAIT_S, REMOVAL_S
+from sidecar.stores.file_lock import FileLock, held
 from sidecar.text import wire_name
 
 _STAGED = b".partial-"

@@ -14,10 +14,10 @@ from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO, Iterator, NamedTuple
 
 from sidecar.backup.disk import fsync_folder, remove_tree
-from sidecar.backup.locks import FileLock
 from sidecar.backup.rules import RESTORE_FOLDER
 from sidecar.errors import SourceUnreadable
 from sidecar.limits import MAX_MANIFEST_LINE_BYTES
+from sidecar.stores.file_lock import FileLock
 from sidecar.text import file_name, wire_name
 
 ABSENT: list[int] = []

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 from sidecar.errors import SourceUnreadable
-from sidecar.limits import HOST_LOCK_POLL_S, HOST_LOCK_WAIT_S, KIB, MAX_HOST_FILE_BYTES, MAX_HOST_FILE_TRIES
+from sidecar.limits import HOST_LOCK_WAIT_S, KIB, MAX_HOST_FILE_BYTES, MAX_HOST_FILE_TRIES
+from sidecar.stores.file_lock import held
 from sidecar.stores.files import open_folder, open_regular
 from sidecar.stores.index_rewrite import Folder
 from sidecar.text import wire_name
@@ -42,8 +41,9 @@ def rewrite(path: str, change: Callable[[bytes | None], bytes | None]) -> None:
     os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
     target = os.path.realpath(path)
     folder_path, name = os.path.split(target)
-    with open_folder(folder_path) as held, _lock(f"{target}.lock"):
-        folder = Folder(*held)
+    # The lock stays where it is: to remove it would let two hold it at once.
+    with open_folder(folder_path) as opened, held(os.fsencode(f"{target}.lock"), HOST_LOCK_WAIT_S):
+        folder = Folder(*opened)
         for _ in range(MAX_HOST_FILE_TRIES):
             found = _read(target)
             text = change(found.text)
@@ -114,41 +114,6 @@ def _same(one: os.stat_result | None, other: os.stat_result | None) -> bool:
     if one is None or other is None:
         return one is other
     return os.path.samestat(one, other) and (one.st_size, one.st_mtime_ns) == (other.st_size, other.st_mtime_ns)
-
-
-@contextmanager
-def _lock(path: str) -> Iterator[None]:
-    """Hold the lock file at ``path``, which stays where it is: to remove it would let two hold it at once."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
-    try:
-        until_s = time.monotonic() + HOST_LOCK_WAIT_S
-        while not _try_lock(fd):
-            if time.monotonic() > until_s:
-                raise SourceUnreadable(f"another process holds the lock {wire_name(path)}; waited {HOST_LOCK_WAIT_S} s")
-            time.sleep(HOST_LOCK_POLL_S)
-        yield
-    finally:
-        os.close(fd)
-
-
-def _try_lock(fd: int) -> bool:
-    # Neither module is there on every system, and this one must be importable on each.
-    if sys.platform == "win32":
-        import msvcrt
-
-        try:
-            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-
-    import fcntl
-
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _too_large(path: str) -> SourceUnreadable:

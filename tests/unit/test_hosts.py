@@ -29,7 +29,7 @@ from sidecar.limits import MAX_HOST_FILE_BYTES, MAX_HOST_FILE_TRIES
 from sidecar.remote import hosts, private_file
 from sidecar.remote.hosts import SshHost, delete_host, find_host, list_hosts, upsert_host
 from sidecar.server.schema import HostParams, parse
-from sidecar.stores import index_rewrite
+from sidecar.stores import file_lock, index_rewrite
 from sidecar.wire.messages import encode
 
 SECRETS = {"password": "hunter2-p", "passphrase": "hunter2-q"}
@@ -557,7 +557,7 @@ def test_the_file_was_never_open_to_others_while_it_was_written(
 ) -> None:
     modes: list[int] = []
     faulty = Watched(lambda: modes.extend(stat.S_IMODE(path.stat().st_mode) for path in folder.path.glob("*")))
-    for module in (private_file, index_rewrite):
+    for module in (private_file, index_rewrite, file_lock):
         monkeypatch.setattr(module, "os", faulty)
     was = os.umask(0)
     try:
@@ -771,7 +771,7 @@ def test_whatever_fails_while_the_file_is_written_leaves_the_old_one_or_the_new_
     while True:
         folder.write_text(old_and_new[0])
         faulty = Faulty(len(calls), disk_full)
-        for module in (private_file, index_rewrite):
+        for module in (private_file, index_rewrite, file_lock):
             monkeypatch.setattr(module, "os", faulty)
         with suppress(OSError):
             change(folder)
@@ -796,7 +796,9 @@ def test_wherever_a_process_dies_the_file_is_the_old_one_or_the_new_one_and_the_
         pid = os.fork()
         if not pid:
             try:
-                vars(private_file)["os"] = vars(index_rewrite)["os"] = Faulty(number, lambda: os._exit(9))
+                faulty = Faulty(number, lambda: os._exit(9))
+                for module in (private_file, index_rewrite, file_lock):
+                    vars(module)["os"] = faulty
                 change(folder)
             finally:
                 os._exit(0)

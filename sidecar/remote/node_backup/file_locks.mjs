@@ -1,4 +1,4 @@
-// Locks between processes: the twin of sidecar/backup/locks.py, whose locks these are.
+// Locks between processes: the twin of sidecar/stores/file_lock.py, whose locks these are.
 //
 // Node can't call flock. But such a lock belongs to the open file, not to the process that took it: a child that is
 // given the descriptor takes it, and this process has it for as long as the file is open here.

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Iterator
 
 from sidecar.errors import SourceUnreadable
-from sidecar.limits import BACKUP_LOCK_POLL_S
+from sidecar.limits import LOCK_POLL_S
 from sidecar.text import wire_name
 
 
@@ -30,7 +30,7 @@ class FileLock:
                 if time.monotonic() >= until_s:
                     os.close(fd)
                     return False
-                time.sleep(BACKUP_LOCK_POLL_S)
+                time.sleep(LOCK_POLL_S)
         except BaseException:
             os.close(fd)
             raise
