@@ -12,15 +12,16 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _BACKSLASH = 0x5C
 
 
-def wire_name(name: str) -> str:
-    """A file name or path as it appears on the wire: itself, if it is UTF-8.
+def wire_name(name: str | bytes) -> str:
+    """A file name or path, as ``os`` functions take it, as it appears on the wire: itself, if it is UTF-8.
 
     Each byte that is not becomes U+FFFD and two hex digits ("\\xff" -> "�ff"), and so that no two names look alike,
     so do the bytes of a real U+FFFD which two such digits follow. ``file_name`` takes it back exactly.
     """
-    if name.isascii():
+    if isinstance(name, str) and name.isascii():
         return name
-    return _TO_ESCAPE.sub(_escape, os.fsencode(name).decode("utf-8", "surrogateescape"))
+    spelled = os.fsencode(name).decode("utf-8", "surrogateescape")
+    return spelled if spelled.isascii() else _TO_ESCAPE.sub(_escape, spelled)
 
 
 def file_name(name: str) -> str:

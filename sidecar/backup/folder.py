@@ -205,7 +205,7 @@ class BackupFolder:
 
 def _not_found(name: bytes) -> BackupNotFound:
     # The frontend looks for "no such file".
-    return BackupNotFound(f'no such file: there is no backup "{wire_name(os.fsdecode(name))}"')
+    return BackupNotFound(f'no such file: there is no backup "{wire_name(name)}"')
 
 
 def _size_bytes(folder: bytes) -> int:

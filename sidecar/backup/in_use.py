@@ -142,7 +142,7 @@ def _open_by_lsof(root: bytes, watched: dict[tuple[int, int], bytes]) -> Iterato
             if kind == b"p":
                 pid, process = text, f"process {text.decode('ascii', 'replace')}"
             elif kind == b"c":
-                process += f" ({_shown(text)})"
+                process += f" ({wire_name(text)})"
             elif kind == b"n" and pid != str(os.getpid()).encode():
                 yield _has_open(process, text)
 
@@ -152,16 +152,16 @@ def _lock_holders(root: bytes) -> Iterator[str]:
     for pattern in ((b"gateway.*.lock",), (b"tmp", b"openclaw*", b"*.lock")):
         for path in glob.iglob(os.path.join(below, *pattern)):
             if holder := _holder(path, _read_lock(path)):
-                yield f"{holder} holds the gateway's lock {_shown(os.path.relpath(path, root))}"
+                yield f"{holder} holds the gateway's lock {wire_name(os.path.relpath(path, root))}"
     for folder in _temporary_folders():
         for path in glob.iglob(os.path.join(folder, b"openclaw*", b"gateway.*.lock")):
             lock = _read_lock(path)
             if _is_about(lock, root) and (holder := _holder(path, lock)):
-                yield f"{holder} holds the gateway's lock {_shown(path)}"
+                yield f"{holder} holds the gateway's lock {wire_name(path)}"
     for name in (b"*.jsonl.lock", b"sessions.json.lock"):
         for path in glob.iglob(os.path.join(below, b"agents", b"*", b"sessions", name)):
             if holder := _holder(path, _read_lock(path)):
-                yield f"{holder} holds the lock {_shown(os.path.relpath(path, root))}"
+                yield f"{holder} holds the lock {wire_name(os.path.relpath(path, root))}"
 
 
 def _read_lock(path: bytes) -> dict[str, Any]:
@@ -230,14 +230,10 @@ def _process(pid: int) -> str:
         return _UNKNOWN
     try:
         with open(f"/proc/{pid}/comm", "rb") as file:
-            return f"process {pid} ({_shown(file.read().strip())})"
+            return f"process {pid} ({wire_name(file.read().strip())})"
     except OSError:
         return f"process {pid}"
 
 
 def _has_open(process: str, path: bytes) -> str:
-    return f"{process} has {_shown(path)} open"
-
-
-def _shown(path: bytes) -> str:
-    return wire_name(os.fsdecode(path))
+    return f"{process} has {wire_name(path)} open"

@@ -157,7 +157,7 @@ def take(workspace: Workspace) -> TreeLock | None:
             except FileNotFoundError:
                 continue
             if is_in_the_way:
-                name = wire_name(os.fsdecode(workspace.path))
+                name = wire_name(workspace.path)
                 raise SourceUnreadable(f"{name} is in the way: it is no folder") from None
         lock = TreeLock(workspace.lock)
         try:
@@ -190,7 +190,7 @@ def give_up(workspace: Workspace, lock: TreeLock) -> None:
 def write(file: BinaryIO, operation: Operation) -> None:
     """Add a line to a plan."""
     fields: dict[str, Any] = dict(zip(Operation._fields, operation))
-    fields["path"] = wire_name(os.fsdecode(operation.path))
+    fields["path"] = wire_name(operation.path)
     fields = {key: value for key, value in fields.items() if value != _DEFAULTS.get(key, _NO_DEFAULT)}
     file.write(json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n")
 

@@ -92,7 +92,7 @@ class ManifestWriter:
 
     def add(self, entry: Entry) -> None:
         """Add the next line."""
-        fields: dict[str, Any] = {entry.kind: wire_name(os.fsdecode(entry.path))}
+        fields: dict[str, Any] = {entry.kind: wire_name(entry.path)}
         if entry.kind == "failed":
             fields["error"] = self._note_failure(fields["failed"], entry.text)
         elif entry.kind == "leftOut":

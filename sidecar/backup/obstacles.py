@@ -47,7 +47,7 @@ class Obstacles:
     def look_for_change(self, path: bytes, status: os.stat_result, was: Entry | None) -> None:
         """At what is there now, and was so, or wasn't there, when the state before was kept."""
         if (was is None or not _is_as_kept(status, was)) and len(self.changes) < MAX_REPORTED_FAILURES:
-            self.changes.append(f"{wire_name(os.fsdecode(path))} changed after its state was kept")
+            self.changes.append(f"{wire_name(path)} changed after its state was kept")
 
     def check_writable(self) -> None:
         """``TargetNotWritable`` if something can't be replaced or removed."""
@@ -63,7 +63,7 @@ class Obstacles:
     def _fail(self, path: bytes, error: str) -> None:
         self.failed_items += 1
         if len(self.failures) < MAX_REPORTED_FAILURES:
-            self.failures.append({"path": wire_name(os.fsdecode(path or self._root)), "error": error})
+            self.failures.append({"path": wire_name(path or self._root), "error": error})
 
 
 def check_unused(users: list[str]) -> None:

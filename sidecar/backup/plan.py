@@ -241,7 +241,7 @@ class Planner:
         if wanted.kind == "link":
             with suppress(OSError):
                 target = os.readlink(os.path.join(self._root, path))
-                return wire_name(os.fsdecode(target)) == wanted.text
+                return wire_name(target) == wanted.text
             return False
         there = stat.S_ISREG(status.st_mode) and (status.st_size, status.st_mtime_ns, stat.S_IMODE(status.st_mode))
         return (

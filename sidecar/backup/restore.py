@@ -219,7 +219,7 @@ def _check_kept(folder: BackupFolder, snapshot: Snapshot) -> None:
             if entry.kind == "failed":
                 failed_items += 1
                 if len(failures) < MAX_REPORTED_FAILURES:
-                    failures.append({"path": wire_name(os.fsdecode(entry.path)), "error": entry.text})
+                    failures.append({"path": wire_name(entry.path), "error": entry.text})
     if failures:
         first = failures[0]
         more = f", and {failed_items - 1} more" if failed_items > 1 else ""
@@ -235,7 +235,7 @@ def _changes(workspace: Workspace, progress: Progress) -> Iterator[str]:
     for operation in journal.read(workspace.plan):
         progress.step()
         if operation.was is not None and journal.state_of(workspace.full(operation.path)) != operation.was:
-            yield f"{wire_name(os.fsdecode(operation.path))} changed meanwhile"
+            yield f"{wire_name(operation.path)} changed meanwhile"
 
 
 def _make_folders(path: bytes, made: list[bytes]) -> None:
@@ -251,5 +251,5 @@ def _as_sidecar_error(error: OSError, message: str) -> SidecarError:
     if is_full(error):
         return NoSpace(f"no space left on device: {message}")
     path = error.filename2 or error.filename or b""
-    failure = {"path": wire_name(os.fsdecode(path)), "error": (error.strerror or "").lower()}
+    failure = {"path": wire_name(path), "error": (error.strerror or "").lower()}
     return TargetNotWritable(message, failedItems=1, failures=[failure])

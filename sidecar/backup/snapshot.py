@@ -46,7 +46,7 @@ def create(root: bytes, folder: BackupFolder, options: Options, progress: Progre
             if options.share and not has_space(folder.path, needed_bytes):
                 needed_bytes -= _shareable_bytes(root, folder, selection, progress)
             check_space(folder.path, needed_bytes)
-            head = Head(rfc3339(created_at_s), wire_name(os.fsdecode(root)), options.include_sessions)
+            head = Head(rfc3339(created_at_s), wire_name(root), options.include_sessions)
             with previous_snapshot(folder, progress) as previous, open(staging.manifest, "xb") as file:
                 os.chmod(staging.manifest, 0o600)
                 writer = ManifestWriter(file, head)
@@ -185,7 +185,7 @@ class _TreeCopy:
             return
         os.symlink(target, _full(self._tree, found.path))
         assert found.status is not None
-        text = wire_name(os.fsdecode(target))
+        text = wire_name(target)
         self._writer.add(Entry("link", found.path, text=text, owner=owner_of(found.status)))
 
     def _add_file(self, found: Found) -> None:

@@ -39,13 +39,13 @@ def _entries_in(tree: bytes, selection: Selection) -> Iterator[Entry]:
         path, status = found.path, found.status
         full_path = os.path.join(tree, path) if path else tree
         if status is None:
-            raise BackupDamaged(f"{wire_name(os.fsdecode(path))} can't be restored: {found.text}")
+            raise BackupDamaged(f"{wire_name(path)} can't be restored: {found.text}")
         if found.kind == "leftOut" or (path and selection.reason_to_leave_out(path, status) is not None):
             yield Entry("leftOut", path)
         elif found.kind == "dir":
             yield Entry("dir", path, stat.S_IMODE(status.st_mode), status.st_mtime_ns, owner=owner_of(status))
         elif found.kind == "link":
-            yield Entry("link", path, text=wire_name(os.fsdecode(os.readlink(full_path))), owner=owner_of(status))
+            yield Entry("link", path, text=wire_name(os.readlink(full_path)), owner=owner_of(status))
         # A -shm is made anew of the -wal, and only what was written together may lie together.
         elif not (path.endswith(b"-shm") and _is_of_database(tree, path)):
             yield Entry(
@@ -106,7 +106,7 @@ def _set_status(path: bytes, operation: Operation) -> None:
 
 
 def _damaged(operation: Operation, error: str) -> BackupDamaged:
-    path = wire_name(os.fsdecode(operation.path))
+    path = wire_name(operation.path)
     return BackupDamaged(
         f"the backup is damaged: {path}: {error}", failedItems=1, failures=[{"path": path, "error": error}]
     )

@@ -23,7 +23,7 @@ def verify(folder: BackupFolder, name: bytes, progress: Progress) -> Snapshot:
     ``BackupNotFound``; ``BackupUnverified`` if it has no manifest; ``OSError`` if its folder can't be listed.
     """
     snapshot = folder.find(name)
-    shown = wire_name(os.fsdecode(name))
+    shown = wire_name(name)
     path = folder.manifest_of(name)
     if not os.path.lexists(path):
         raise BackupUnverified(f'the backup "{shown}" has no manifest to be checked against')
@@ -56,7 +56,7 @@ class _Differences:
     def add(self, path: bytes, error: str) -> None:
         self.count += 1
         if len(self.first) < MAX_REPORTED_FAILURES:
-            self.first.append({"path": wire_name(os.fsdecode(path)), "error": error})
+            self.first.append({"path": wire_name(path), "error": error})
 
 
 def _compare(tree: bytes, entries: Iterator[Entry], progress: Progress, differences: _Differences) -> None:
@@ -90,7 +90,7 @@ def _difference(tree: bytes, entry: Entry, found: Found, progress: Progress) -> 
         return f"it is no {entry.kind}"
     try:
         if entry.kind == "link":
-            target = wire_name(os.fsdecode(os.readlink(path)))
+            target = wire_name(os.readlink(path))
             return None if target == entry.text else "the link leads elsewhere"
         if entry.kind == "file":
             assert found.status is not None

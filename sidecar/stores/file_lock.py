@@ -49,7 +49,7 @@ def held(path: bytes, wait_s: float) -> Iterator[None]:
     """Hold the lock of the file at ``path``. ``SourceUnreadable`` if another keeps it for ``wait_s`` seconds."""
     lock = FileLock(path)
     if not lock.acquire(wait_s):
-        raise SourceUnreadable(f"another process holds the lock {wire_name(os.fsdecode(path))}; waited {wait_s} s")
+        raise SourceUnreadable(f"another process holds the lock {wire_name(path)}; waited {wait_s} s")
     try:
         yield
     finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
@@ -188,8 +187,8 @@ def verify_stream(backups: Backups, name: str) -> WorkStream:
 def info_of(snapshot: Snapshot) -> BackupInfo:
     """A snapshot as the wire has it."""
     return BackupInfo(
-        _wire(snapshot.name),
-        _wire(snapshot.path),
+        wire_name(snapshot.name),
+        wire_name(snapshot.path),
         snapshot.created_at,
         snapshot.size_bytes,
         snapshot.status,
@@ -210,7 +209,7 @@ def _state(progress: Progress) -> WorkProgress:
         progress.bytes_copied,
         progress.files_total,
         progress.bytes_total,
-        _wire(progress.current_path) if progress.current_path else None,
+        wire_name(progress.current_path) if progress.current_path else None,
     )
 
 
@@ -223,7 +222,3 @@ def _notice(error: SidecarError) -> WorkError:
         details.get("failures", UNSET),
         details.get("users", UNSET),
     )
-
-
-def _wire(name: bytes) -> str:
-    return wire_name(os.fsdecode(name))

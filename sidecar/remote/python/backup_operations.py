@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from typing import Any, Callable
@@ -62,7 +61,7 @@ class _Reporter:
         """Say how far it has come."""
         self._said_at_s = time.monotonic()
         one = self.progress
-        path = None if one.current_path is None else wire_name(os.fsdecode(one.current_path))
+        path = None if one.current_path is None else wire_name(one.current_path)
         counts = one.files_copied, one.bytes_copied, one.files_total, one.bytes_total
         self._output.say("progress", one.phase, *counts, path)
 
@@ -124,7 +123,7 @@ def _op(work: Work) -> Callable[[Host, dict[str, Any]], None]:
 
 
 def _told(snapshot: Snapshot) -> tuple[Any, ...]:
-    name, path = (wire_name(os.fsdecode(one)) for one in (snapshot.name, snapshot.path))
+    name, path = (wire_name(one) for one in (snapshot.name, snapshot.path))
     return name, path, *snapshot[2:]
 
 
