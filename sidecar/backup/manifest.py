@@ -13,13 +13,13 @@ import os
 from contextlib import contextmanager
 from typing import Any, BinaryIO, Iterator, NamedTuple
 
+from sidecar.backup.failures import Failures
 from sidecar.backup.progress import Progress
 from sidecar.errors import BackupDamaged
 from sidecar.limits import (
     COPY_BYTES,
     MANIFEST_TAIL_BYTES,
     MAX_MANIFEST_LINE_BYTES,
-    MAX_REPORTED_FAILURES,
     MAX_TEXT_CHARS,
 )
 from sidecar.text import file_name, wire_name
@@ -78,8 +78,7 @@ class ManifestWriter:
         self._digest = hashlib.sha256()
         self._files = 0
         self._size_bytes = 0
-        self._failed_items = 0
-        self._failures: list[dict[str, str]] = []
+        self._failures = Failures()
         self._failures_bytes = 0
         self._write(
             {
@@ -94,7 +93,7 @@ class ManifestWriter:
         """Add the next line."""
         fields: dict[str, Any] = {entry.kind: wire_name(entry.path)}
         if entry.kind == "failed":
-            fields["error"] = self._note_failure(fields["failed"], entry.text)
+            fields["error"] = self._note_failure(entry.path, entry.text)
         elif entry.kind == "leftOut":
             fields["reason"] = entry.text
         elif entry.kind == "link":
@@ -108,7 +107,7 @@ class ManifestWriter:
             fields["sizeBytes"] = entry.size_bytes
             fields["sha256"] = entry.sha256
             if entry.text:
-                fields["problem"] = self._note_failure(fields["file"], entry.text)
+                fields["problem"] = self._note_failure(entry.path, entry.text)
         if entry.is_database:
             fields["database"] = True
         if entry.owner is not None:
@@ -119,7 +118,7 @@ class ManifestWriter:
 
     def close(self) -> Foot:
         """Add the foot. Closing the file is the caller's."""
-        foot = Foot(self._files, self._size_bytes, self._failed_items, self._failures)
+        foot = Foot(self._files, self._size_bytes, self._failures.count, self._failures.first)
         self._write(
             {
                 "status": foot.status,
@@ -133,16 +132,15 @@ class ManifestWriter:
         self._file.flush()
         return foot
 
-    def _note_failure(self, path: str, text: str) -> str:
+    def _note_failure(self, path: bytes, text: str) -> str:
         error = wire_name(text)[:MAX_TEXT_CHARS]
-        self._failed_items += 1
-        failure = {"path": path, "error": error}
-        size_bytes = len(_line_of(failure))
+        size_bytes = len(_line_of({"path": wire_name(path), "error": error}))
         # Of the longest paths there are, twenty take more than a foot may.
-        has_room = self._failures_bytes + size_bytes <= MANIFEST_TAIL_BYTES // 2
-        if has_room and len(self._failures) < MAX_REPORTED_FAILURES:
-            self._failures.append(failure)
+        if self._failures_bytes + size_bytes <= MANIFEST_TAIL_BYTES // 2:
             self._failures_bytes += size_bytes
+            self._failures.add(path, error)
+        else:
+            self._failures.count += 1
         return error
 
     def _write(self, fields: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ import stat
 import sys
 from contextlib import suppress
 
+from sidecar.backup.failures import Failures
 from sidecar.backup.manifest import Entry
 from sidecar.errors import TargetInUse, TargetNotWritable
 from sidecar.limits import MAX_NAMED_REFUSALS, MAX_REPORTED_FAILURES
@@ -25,24 +26,23 @@ class Obstacles:
         self._mounts = _mounts_below(root)
         # On Windows st_uid is 0 for everything, and only the change itself tells whether it may be made.
         self._user = 0 if sys.platform == "win32" else os.geteuid()
-        self.failed_items = 0
-        self.failures: list[dict[str, str]] = []
+        self._failures = Failures()
         self.changes: list[str] = []
 
     def look_at_old(self, path: bytes, status: os.stat_result) -> None:
         """At what is to be moved away, or removed."""
         if status.st_dev != self._device or any(_is_at_or_below(mount, path) for mount in self._mounts):
-            self._fail(path, "it is on another file system than the tree, or a mount point is there")
+            self._failures.add(path, "it is on another file system than the tree, or a mount point is there")
         elif self._user > 0 and status.st_uid != self._user:
-            self._fail(path, f"permission denied: it belongs to another user ({status.st_uid})")
+            self._failures.add(path, f"permission denied: it belongs to another user ({status.st_uid})")
 
     def look_at_folder(self, path: bytes, status: os.stat_result) -> None:
         """At a folder in which something changes."""
         if path and (status.st_dev != self._device or any(_is_at_or_below(path, mount) for mount in self._mounts)):
-            self._fail(path, "it is on another file system than the tree, or a mount point is there")
+            self._failures.add(path, "it is on another file system than the tree, or a mount point is there")
         # One of our own can be made writable for a while.
         elif status.st_uid != self._user and not os.access(os.path.join(self._root, path), os.W_OK | os.X_OK):
-            self._fail(path, "permission denied: the folder can't be written to")
+            self._failures.add(path or self._root, "permission denied: the folder can't be written to")
 
     def look_for_change(self, path: bytes, status: os.stat_result, was: Entry | None) -> None:
         """At what is there now, and was so, or wasn't there, when the state before was kept."""
@@ -51,19 +51,8 @@ class Obstacles:
 
     def check_writable(self) -> None:
         """``TargetNotWritable`` if something can't be replaced or removed."""
-        if self.failures:
-            first = self.failures[0]
-            more = f", and {self.failed_items - 1} more" if self.failed_items > 1 else ""
-            raise TargetNotWritable(
-                f"{first['path']}: {first['error']}{more}; nothing was changed",
-                failedItems=self.failed_items,
-                failures=self.failures,
-            )
-
-    def _fail(self, path: bytes, error: str) -> None:
-        self.failed_items += 1
-        if len(self.failures) < MAX_REPORTED_FAILURES:
-            self.failures.append({"path": wire_name(path or self._root), "error": error})
+        if self._failures.count:
+            raise TargetNotWritable(f"{self._failures.sentence}; nothing was changed", **self._failures.details)
 
 
 def check_unused(users: list[str]) -> None:

@@ -14,6 +14,7 @@ from typing import Iterator, NamedTuple
 
 from sidecar.backup import journal, manifest
 from sidecar.backup.disk import check_space, is_full, sync_tree
+from sidecar.backup.failures import Failures
 from sidecar.backup.folder import BackupFolder, Snapshot
 from sidecar.backup.in_use import databases_below, users_of
 from sidecar.backup.journal import Operation, TreeLock, Workspace
@@ -196,8 +197,7 @@ class _Within(Progress):
         whole.phase, whole.current_path = "snapshot", self.current_path
         whole.files_copied, whole.files_total = self.files_copied, self.files_total
         whole.bytes_copied, whole.bytes_total = self.bytes_copied, self.bytes_total
-        if self.may_be_cancelled:
-            whole.step()
+        whole.step()
 
 
 @contextmanager
@@ -212,22 +212,14 @@ def _entries_of(folder: BackupFolder, snapshot: Snapshot | None) -> Iterator[Ite
 
 def _check_kept(folder: BackupFolder, snapshot: Snapshot) -> None:
     """``TargetNotWritable`` if something that is there isn't in the snapshot of it. A damaged database is, as it is."""
-    failed_items = 0
-    failures: list[dict[str, str]] = []
+    failures = Failures()
     with _entries_of(folder, snapshot) as entries:
         for entry in folded(entries):
             if entry.kind == "failed":
-                failed_items += 1
-                if len(failures) < MAX_REPORTED_FAILURES:
-                    failures.append({"path": wire_name(entry.path), "error": entry.text})
-    if failures:
-        first = failures[0]
-        more = f", and {failed_items - 1} more" if failed_items > 1 else ""
-        raise TargetNotWritable(
-            f"what is there now can't be kept: {first['path']}: {first['error']}{more}; nothing was changed",
-            failedItems=failed_items,
-            failures=failures,
-        )
+                failures.add(entry.path, entry.text)
+    if failures.count:
+        what = f"what is there now can't be kept: {failures.sentence}; nothing was changed"
+        raise TargetNotWritable(what, **failures.details)
 
 
 def _changes(workspace: Workspace, progress: Progress) -> Iterator[str]:
@@ -250,6 +242,6 @@ def _make_folders(path: bytes, made: list[bytes]) -> None:
 def _as_sidecar_error(error: OSError, message: str) -> SidecarError:
     if is_full(error):
         return NoSpace(f"no space left on device: {message}")
-    path = error.filename2 or error.filename or b""
-    failure = {"path": wire_name(path), "error": (error.strerror or "").lower()}
-    return TargetNotWritable(message, failedItems=1, failures=[failure])
+    failures = Failures()
+    failures.add(os.fsencode(error.filename2 or error.filename or b""), (error.strerror or "").lower())
+    return TargetNotWritable(message, **failures.details)

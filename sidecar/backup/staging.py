@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Iterator
 
 from sidecar.backup import journal, manifest
+from sidecar.backup.failures import Failures
 from sidecar.backup.files import clone, copy_file, digest_of, owner_of
 from sidecar.backup.folder import BackupFolder, Snapshot
 from sidecar.backup.journal import Operation, Workspace
@@ -106,7 +107,6 @@ def _set_status(path: bytes, operation: Operation) -> None:
 
 
 def _damaged(operation: Operation, error: str) -> BackupDamaged:
-    path = wire_name(operation.path)
-    return BackupDamaged(
-        f"the backup is damaged: {path}: {error}", failedItems=1, failures=[{"path": path, "error": error}]
-    )
+    failures = Failures()
+    failures.add(operation.path, error)
+    return BackupDamaged(f"the backup is damaged: {failures.sentence}", **failures.details)

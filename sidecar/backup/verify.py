@@ -6,6 +6,7 @@ import os
 from typing import Iterator
 
 from sidecar.backup import manifest
+from sidecar.backup.failures import Failures
 from sidecar.backup.files import digest_of
 from sidecar.backup.folder import BackupFolder, Snapshot
 from sidecar.backup.manifest import Entry
@@ -13,7 +14,6 @@ from sidecar.backup.progress import Progress
 from sidecar.backup.rules import order_of, phase_of
 from sidecar.backup.tree import Found, walk_all
 from sidecar.errors import BackupDamaged, BackupUnverified, SourceUnreadable
-from sidecar.limits import MAX_REPORTED_FAILURES
 from sidecar.text import wire_name
 
 
@@ -27,7 +27,7 @@ def verify(folder: BackupFolder, name: bytes, progress: Progress) -> Snapshot:
     path = folder.manifest_of(name)
     if not os.path.lexists(path):
         raise BackupUnverified(f'the backup "{shown}" has no manifest to be checked against')
-    differences = _Differences()
+    differences = Failures()
     try:
         _, foot = manifest.ends(path)
         progress.expect(foot.files, foot.size_bytes)
@@ -36,30 +36,11 @@ def verify(folder: BackupFolder, name: bytes, progress: Progress) -> Snapshot:
     except BackupDamaged as error:
         differences.add(path[len(folder.path) + 1 :], error.message)
     if differences.count:
-        first = differences.first[0]
-        raise BackupDamaged(
-            f'the backup "{shown}" is damaged: {first["path"]}: {first["error"]}'
-            + (f", and {differences.count - 1} more" if differences.count > 1 else ""),
-            failedItems=differences.count,
-            failures=differences.first,
-        )
+        raise BackupDamaged(f'the backup "{shown}" is damaged: {differences.sentence}', **differences.details)
     return snapshot
 
 
-class _Differences:
-    """Counts what is not as it was, and keeps the first."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.first: list[dict[str, str]] = []
-
-    def add(self, path: bytes, error: str) -> None:
-        self.count += 1
-        if len(self.first) < MAX_REPORTED_FAILURES:
-            self.first.append({"path": wire_name(path), "error": error})
-
-
-def _compare(tree: bytes, entries: Iterator[Entry], progress: Progress, differences: _Differences) -> None:
+def _compare(tree: bytes, entries: Iterator[Entry], progress: Progress, differences: Failures) -> None:
     """Go through the manifest and the tree side by side; both are in the same order."""
     there = walk_all(tree)
     found = next(there, None)
