@@ -7,7 +7,7 @@ import os
 import stat
 import sys
 import time
-from typing import NamedTuple
+from typing import Iterator, NamedTuple
 
 from sidecar.backup.progress import Progress
 from sidecar.backup.tree import READING
@@ -58,17 +58,15 @@ def copy_file(source: bytes, target: bytes, progress: Progress, stop_at: bytes |
         os.close(fd)
 
 
-def digest_of(path: bytes, progress: Progress, counts: bool = True) -> str:
+def digest_of(path: bytes, progress: Progress) -> str:
     """The SHA-256 of a file. ``SourceUnreadable`` if it can't be read; ``FileNotFoundError`` if it isn't there."""
     digest = hashlib.sha256()
     fd = _open(path)
     try:
-        while True:
-            data = _read(fd, COPY_BYTES)
-            if not data:
-                return digest.hexdigest()
+        for data in _pieces(fd, sys.maxsize):
             digest.update(data)
-            progress.step(len(data) if counts else 0)
+            progress.step(len(data))
+        return digest.hexdigest()
     finally:
         os.close(fd)
 
@@ -121,10 +119,7 @@ def _copy(fd: int, target: bytes, status: os.stat_result, progress: Progress, st
     os.lseek(fd, 0, os.SEEK_SET)
     target_fd = os.open(target, _WRITING, 0o600)
     try:
-        while left > 0:
-            data = _read(fd, min(left, COPY_BYTES))
-            if not data:
-                break
+        for data in _pieces(fd, left):
             if stop_at is not None and left == status.st_size and data.startswith(stop_at):
                 raise StoppedAt
             digest.update(data)
@@ -144,12 +139,8 @@ def _copy(fd: int, target: bytes, status: os.stat_result, progress: Progress, st
 def _digest_start(fd: int, size_bytes: int, progress: Progress) -> str:
     digest = hashlib.sha256()
     os.lseek(fd, 0, os.SEEK_SET)
-    while size_bytes > 0:
-        data = _read(fd, min(size_bytes, COPY_BYTES))
-        if not data:
-            break
+    for data in _pieces(fd, size_bytes):
         digest.update(data)
-        size_bytes -= len(data)
         progress.step()
     return digest.hexdigest()
 
@@ -161,6 +152,16 @@ def _open(path: bytes) -> int:
         raise
     except OSError as error:
         raise SourceUnreadable(describe_os_error(error)) from None
+
+
+def _pieces(fd: int, size_bytes: int) -> Iterator[bytes]:
+    """As many bytes, or what there is, from where ``fd`` stands. ``SourceUnreadable`` if they can't be read."""
+    while size_bytes > 0:
+        data = _read(fd, min(size_bytes, COPY_BYTES))
+        if not data:
+            return
+        size_bytes -= len(data)
+        yield data
 
 
 def _read(fd: int, size_bytes: int) -> bytes:

@@ -53,21 +53,22 @@ class BackupFolder:
     def snapshots(self) -> list[Snapshot]:
         """Those that there are, by name, descending. ``OSError`` if the folder is there and can't be read."""
         found = []
-        for name in self._names():
-            if not name.startswith(b"."):
-                with suppress(BackupNotFound):
-                    found.append(self.find(name))
-        return sorted(found, key=lambda snapshot: snapshot.name, reverse=True)
+        for name in self.names():
+            with suppress(BackupNotFound):  # deleted a moment ago
+                found.append(self.find(name))
+        return found
+
+    def names(self) -> list[bytes]:
+        """Their names, descending. ``OSError`` as above."""
+        names = [name for name in self._names() if not name.startswith(b".")]
+        return sorted((name for name in names if self._status_of_folder(name)), reverse=True)
 
     def find(self, name: bytes) -> Snapshot:
         """The snapshot of this name. ``BackupNotFound``; ``OSError`` if it can't be looked at."""
-        path = os.path.join(self.path, name)
-        try:
-            status = os.lstat(path)
-        except FileNotFoundError:
-            raise _not_found(name) from None
-        if not stat.S_ISDIR(status.st_mode):
+        status = self._status_of_folder(name)
+        if status is None:
             raise _not_found(name)
+        path = os.path.join(self.path, name)
         try:
             head, foot = manifest.ends(self.manifest_of(name))
         except (OSError, BackupDamaged):
@@ -82,9 +83,7 @@ class BackupFolder:
 
     def delete(self, name: bytes) -> bool:
         """Delete a snapshot; False if there is none. It is gone from the list at once, and from the disk soon."""
-        try:
-            self.find(name)
-        except BackupNotFound:
+        if self._status_of_folder(name) is None:
             return False
         aside = self._new(_DELETED)
         with self._held():
@@ -159,6 +158,14 @@ class BackupFolder:
             return os.listdir(self.path)
         except FileNotFoundError:
             return []
+
+    def _status_of_folder(self, name: bytes) -> os.stat_result | None:
+        """How the folder of this name stands; ``None`` if there is none."""
+        try:
+            status = os.lstat(os.path.join(self.path, name))
+        except FileNotFoundError:
+            return None
+        return status if stat.S_ISDIR(status.st_mode) else None
 
     def _has(self, name: bytes) -> bool:
         return os.path.lexists(os.path.join(self.path, name)) or os.path.lexists(self.manifest_of(name))

@@ -159,7 +159,9 @@ class ManifestReader:
         self._file = file
         self._digest = hashlib.sha256()
         with _strangeness_as_damage():
-            head = self._line()
+            line = self._file.readline(MAX_MANIFEST_LINE_BYTES)
+            self._digest.update(line)
+            head = _fields(line)
             if head.get("manifest") != FORMAT:
                 raise BackupDamaged("the manifest is of a form that is not known")
             self.head = Head(str(head["createdAt"]), str(head["source"]), bool(head["includeSessions"]))
@@ -169,26 +171,22 @@ class ManifestReader:
         files = size_bytes = failed_items = 0
         with _strangeness_as_damage():
             while True:
-                digest = self._digest.hexdigest()
-                fields = self._line()
+                line = self._file.readline(MAX_MANIFEST_LINE_BYTES)
+                fields = _fields(line)
                 if "status" in fields:
                     foot = _foot(fields)
                     counted = foot._replace(files=files, size_bytes=size_bytes, failed_items=failed_items)
                     # The foot's own digest is of what comes before it.
                     is_sound = foot == counted and fields["status"] == foot.status
-                    if not is_sound or fields.get("sha256") != digest or self._file.read(1):
+                    if not is_sound or fields.get("sha256") != self._digest.hexdigest() or self._file.read(1):
                         raise BackupDamaged("the manifest isn't as it was written")
                     return
+                self._digest.update(line)
                 entry = _entry(fields)
                 files += entry.kind == "file"
                 size_bytes += entry.size_bytes
                 failed_items += entry.kind == "failed" or (entry.kind == "file" and entry.text != "")
                 yield entry
-
-    def _line(self) -> dict[str, Any]:
-        line = self._file.readline(MAX_MANIFEST_LINE_BYTES)
-        self._digest.update(line)
-        return _fields(line)
 
 
 @contextmanager
@@ -200,8 +198,8 @@ def opened(path: bytes) -> Iterator[ManifestReader]:
 
 def ends(path: bytes) -> tuple[Head, Foot]:
     """The first and the last line of the manifest at ``path``; raises as ``opened`` and reading do."""
-    with opened(path) as manifest, open(path, "rb") as file, _strangeness_as_damage():
-        return manifest.head, _foot(_fields(_last_line(file)))
+    with open(path, "rb") as file, _strangeness_as_damage():
+        return ManifestReader(file).head, _foot(_fields(_last_line(file)))
 
 
 def is_as_written(path: bytes, progress: Progress) -> bool:

@@ -100,10 +100,8 @@ class PreviousSnapshot:
 def previous_snapshot(folder: BackupFolder, progress: Progress) -> Iterator[PreviousSnapshot]:
     """The one to share with; if there is none, one that has nothing."""
     with ExitStack() as stack:
-        for snapshot in folder.snapshots():
-            if snapshot.status == "unverified":
-                continue
-            path = folder.manifest_of(snapshot.name)
+        for name in folder.names():
+            path = folder.manifest_of(name)
             try:
                 # Its digests become those of the new snapshot: a wrong one would make that damaged from the start.
                 if not manifest.is_as_written(path, progress):
@@ -111,6 +109,6 @@ def previous_snapshot(folder: BackupFolder, progress: Progress) -> Iterator[Prev
                 reader = stack.enter_context(manifest.opened(path))
             except (OSError, BackupDamaged):
                 continue
-            yield PreviousSnapshot(snapshot.path, reader.entries())
+            yield PreviousSnapshot(os.path.join(folder.path, name), reader.entries())
             return
         yield PreviousSnapshot(b"", iter(()))

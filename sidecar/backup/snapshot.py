@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import NamedTuple
 
 from sidecar.backup.databases import copy_database
@@ -47,10 +47,11 @@ def create(root: bytes, folder: BackupFolder, options: Options, progress: Progre
                 needed_bytes -= _shareable_bytes(root, folder, selection, progress)
             check_space(folder.path, needed_bytes)
             head = Head(rfc3339(created_at_s), wire_name(root), options.include_sessions)
-            with previous_snapshot(folder, progress) as previous, open(staging.manifest, "xb") as file:
+            sharing = previous_snapshot(folder, progress) if options.share else nullcontext()
+            with sharing as previous, open(staging.manifest, "xb") as file:
                 os.chmod(staging.manifest, 0o600)
                 writer = ManifestWriter(file, head)
-                copy = _TreeCopy(root, staging, writer, progress, previous if options.share else None)
+                copy = _TreeCopy(root, staging, writer, progress, previous)
                 copy.run(selection)
                 progress.all_done()
                 foot = writer.close()
