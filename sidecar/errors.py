@@ -189,6 +189,7 @@ class Cancelled(SidecarError):
 
 
 WIRE_ERRORS = (ParseError, InvalidRequest, MethodNotFound, InvalidParams, InternalError)
+BACKUP_ERRORS = (BackupNotFound, BackupDamaged, BackupUnverified, NoSpace, TargetInUse, TargetNotWritable)
 COMMAND_ERRORS = (
     HomeUnknown,
     SourceUnreadable,
@@ -206,12 +207,7 @@ COMMAND_ERRORS = (
     ChannelRefused,
     HostTimedOut,
     RemoteFailed,
-    BackupNotFound,
-    BackupDamaged,
-    BackupUnverified,
-    NoSpace,
-    TargetInUse,
-    TargetNotWritable,
+    *BACKUP_ERRORS,
     ReplyTooLarge,
     TooBusy,
     Cancelled,

@@ -41,9 +41,7 @@ class LocalBackups:
         """As ``restore.restore``."""
         plain = checked_name(name)
         self.recover()
-        restored = restore(self._root, self._folder, plain, progress, force=force, share=self._share)
-        progress.phase = "done"
-        return restored
+        return restore(self._root, self._folder, plain, progress, force=force, share=self._share)
 
     def verify(self, name: str, progress: Progress) -> Snapshot:
         """As ``verify.verify``."""

@@ -175,14 +175,13 @@ def give_up(workspace: Workspace, lock: TreeLock) -> None:
     if os.name == "nt":  # where no open file can be removed
         lock.release()
     try:
-        with os.scandir(workspace.path) as entries:
-            is_empty = all(entry.name == b"lock" for entry in entries)
-        if is_empty:
-            with _same_times(workspace.root):
-                os.unlink(workspace.lock)
-                os.rmdir(workspace.path)
-    except OSError:
-        pass  # another is just about to take it, or it stays for the next start
+        with suppress(OSError):  # another is just about to take it, or it stays for the next start
+            with os.scandir(workspace.path) as entries:
+                is_empty = all(entry.name == b"lock" for entry in entries)
+            if is_empty:
+                with _same_times(workspace.root):
+                    os.unlink(workspace.lock)
+                    os.rmdir(workspace.path)
     finally:
         lock.release()
 

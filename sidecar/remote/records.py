@@ -11,19 +11,14 @@ import msgspec
 
 from sidecar.core.transcript import REJECTED
 from sidecar.errors import (
-    BackupDamaged,
-    BackupNotFound,
-    BackupUnverified,
+    BACKUP_ERRORS,
     BrokenCompression,
     BrokenDatabase,
     HomeUnknown,
     InvalidParams,
-    NoSpace,
     RemoteFailed,
     SidecarError,
     SourceUnreadable,
-    TargetInUse,
-    TargetNotWritable,
 )
 from sidecar.limits import BLOCK_BYTES, MAX_ENTRY_BYTES, MAX_NOISE_BYTES, MAX_RECORD_BYTES
 from sidecar.text import file_name
@@ -44,12 +39,7 @@ _TOLD: dict[str, type[SidecarError]] = {
         SourceUnreadable,
         BrokenDatabase,
         BrokenCompression,
-        BackupNotFound,
-        BackupDamaged,
-        BackupUnverified,
-        NoSpace,
-        TargetInUse,
-        TargetNotWritable,
+        *BACKUP_ERRORS,
     )
 }
 """What an engine may say that a command fails with."""
