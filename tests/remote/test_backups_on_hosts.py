@@ -8,7 +8,6 @@ import os
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ import pytest
 
 from sidecar.demo.sample import AgentPlan, write_tree
 from tests.client import SidecarProcess, eventually, methods
+from tests.database_writer import assert_one_state, writing
 from tests.remote.client import HOST_ID, write_instance
 from tests.remote.node import node_executable
 from tests.remote.sshd import Account, Sshd, tools_folder
@@ -29,23 +29,6 @@ TOOLS = ("sh", "cat", "uname", "env", "cp", "flock", "sync")
 HUGE_BYTES = 400_000_000
 LEFT_WITHIN_S = 8.0
 """The host gives what works on a backup 5 s to clear up."""
-
-# A program that writes to a database all the time, so that two sums in it stay equal.
-WRITER = """
-import sqlite3, sys
-database = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=60)
-database.execute("PRAGMA journal_mode = WAL")
-database.execute("CREATE TABLE one(value INTEGER)")
-database.execute("CREATE TABLE other(value INTEGER)")
-print("ready", flush=True)
-number = 0
-while True:
-    number += 1
-    database.execute("BEGIN IMMEDIATE")
-    database.execute("INSERT INTO one VALUES (?)", (number,))
-    database.execute("INSERT INTO other VALUES (?)", (number,))
-    database.execute("COMMIT")
-"""
 
 MakeSshd = Callable[..., Sshd]
 Connected = Callable[..., SidecarProcess]
@@ -225,19 +208,12 @@ async def test_a_database_that_is_written_all_the_time_is_one_state_in_the_backu
     host = make_host()
     openclaw = write_openclaw(host.account)
     path = openclaw / "state.sqlite"
-    with running([sys.executable, "-c", WRITER, str(path)]):
+    with writing(path):
         host.account.own(openclaw)
         async with sidecar_of(host) as sidecar:
             made = (await done(sidecar, "remote_backup_before_upgrade_stream"))["info"]
     assert made["status"] == "complete"
-    database = sqlite3.connect(f"file:{made['path']}/state.sqlite?immutable=1", uri=True)
-    try:
-        sums = [database.execute(f"SELECT count(*), sum(value) FROM {table}").fetchone() for table in ("one", "other")]
-        assert sums[0] == sums[1]
-        assert sums[0][0] > 0
-        assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-    finally:
-        database.close()
+    assert_one_state(Path(made["path"]) / "state.sqlite")
     assert not [name for name in os.listdir(made["path"]) if name.endswith(("-wal", "-shm"))]
 
 

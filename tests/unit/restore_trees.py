@@ -1,4 +1,4 @@
-"""Trees to restore, and what is in one, exactly."""
+"""Trees to back up and to restore, what is in one, exactly, and in a snapshot of it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from contextlib import closing
 from pathlib import Path
 
 from sidecar.backup.folder import BackupFolder, Snapshot
+from sidecar.backup.manifest import Entry, opened
 from sidecar.backup.progress import Progress
 from sidecar.backup.restore import Restored, restore
 from sidecar.backup.snapshot import Options, create
+from sidecar.backup.verify import verify
 from sidecar.cancel import CancelToken
 
 LONG_AGO_NS = 1_700_000_000_123_456_789
@@ -117,6 +119,23 @@ def contents(root: Path, *, exactly: bool = False) -> Contents:
                 content = rows(path) if name.endswith(".sqlite") and not exactly else path.read_bytes()
                 found[name] = ("file", oct(status.st_mode), status.st_mtime_ns, *owner, content)
     return found
+
+
+def entries(home: Home, snapshot: Snapshot) -> dict[str, Entry]:
+    """The lines of a snapshot's manifest, by their paths; each path has one."""
+    with opened(home.folder.manifest_of(snapshot.name)) as reader:
+        return {os.fsdecode(entry.path): entry for entry in reader.entries()}
+
+
+def copy_of(snapshot: Snapshot, path: str = "") -> Path:
+    """Where a snapshot has what lies at ``path`` in its tree."""
+    return Path(os.fsdecode(snapshot.path), path)
+
+
+def check(home: Home, *snapshots: Snapshot) -> None:
+    """Each is as it was made, and so it is told."""
+    for snapshot in snapshots:
+        assert verify(home.folder, snapshot.name, Progress(CancelToken())) == snapshot
 
 
 def rows(path: Path) -> list[str]:

@@ -13,16 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.backup import databases, manifest
+from sidecar.backup import databases
 from sidecar.backup.folder import Snapshot
-from sidecar.backup.manifest import Entry
 from sidecar.backup.progress import Progress
 from sidecar.backup.rules import DATABASE_MAGIC
 from sidecar.backup.snapshot import Options, create
 from sidecar.backup.verify import verify
 from sidecar.cancel import CancelToken
 from sidecar.errors import Cancelled
-from tests.unit.restore_trees import LONG_AGO_NS, Contents, Home, contents, rows
+from tests.unit.restore_trees import LONG_AGO_NS, Contents, Home, contents, entries, rows
 
 NAME = "agents/main/agent/openclaw-agent.sqlite"
 MANY = [f"{number:05} " + "x" * 900 for number in range(2_000)]
@@ -55,11 +54,6 @@ def state(home: Home) -> Contents:
 
 def copy_of(snapshot: Snapshot, name: str = NAME) -> Path:
     return Path(os.fsdecode(snapshot.path), name)
-
-
-def entries(home: Home, snapshot: Snapshot) -> dict[str, Entry]:
-    with manifest.opened(home.folder.manifest_of(snapshot.name)) as reader:
-        return {os.fsdecode(entry.path): entry for entry in reader.entries()}
 
 
 def is_alone(snapshot: Snapshot, name: str = NAME) -> bool:

@@ -15,9 +15,8 @@ from sidecar.backup.files import clone
 from sidecar.backup.folder import Snapshot
 from sidecar.backup.progress import Progress
 from sidecar.backup.snapshot import Options, create
-from sidecar.backup.verify import verify
 from sidecar.cancel import CancelToken
-from tests.unit.restore_trees import LONG_AGO_NS, Home, contents, rows
+from tests.unit.restore_trees import LONG_AGO_NS, Home, check, contents, rows
 
 
 @pytest.fixture
@@ -41,11 +40,6 @@ def are_shared(one: Snapshot, two: Snapshot, name: str) -> bool:
 def files_of(home: Home, snapshot: Snapshot) -> dict[str, manifest.Entry]:
     with manifest.opened(home.folder.manifest_of(snapshot.name)) as reader:
         return {os.fsdecode(entry.path): entry for entry in reader.entries() if entry.kind == "file"}
-
-
-def check(home: Home, *snapshots: Snapshot) -> None:
-    for snapshot in snapshots:
-        assert verify(home.folder, snapshot.name, Progress(CancelToken())) == snapshot
 
 
 def has_no_clones(folder: Path) -> bool:

@@ -17,18 +17,16 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.backup import disk, files, manifest, snapshot
+from sidecar.backup import disk, files, snapshot
 from sidecar.backup.disk import sync_tree
 from sidecar.backup.files import copy_file
 from sidecar.backup.folder import BackupFolder, Snapshot
-from sidecar.backup.manifest import Entry
 from sidecar.backup.progress import Progress
 from sidecar.backup.snapshot import Options, create
-from sidecar.backup.verify import verify
 from sidecar.cancel import CancelToken
 from sidecar.errors import Cancelled, SourceUnreadable
 from sidecar.limits import COPY_BYTES, MAX_COPIES, MAX_REPORTED_FAILURES
-from tests.unit.restore_trees import LONG_AGO_NS, Home, contents
+from tests.unit.restore_trees import LONG_AGO_NS, Home, check, contents, entries
 
 DEADLINE_S = 60
 NOBODY = 65_534
@@ -44,16 +42,6 @@ def home(tmp_path: Path) -> Home:
 
 def tree_of(made: Snapshot) -> Path:
     return Path(os.fsdecode(made.path))
-
-
-def entries(home: Home, made: Snapshot) -> dict[str, Entry]:
-    with manifest.opened(home.folder.manifest_of(made.name)) as reader:
-        return {os.fsdecode(entry.path): entry for entry in reader.entries()}
-
-
-def check(home: Home, *snapshots: Snapshot) -> None:
-    for made in snapshots:
-        assert verify(home.folder, made.name, Progress(CancelToken())) == made
 
 
 # What a tree holds

@@ -5,46 +5,20 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
-import sqlite3
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 from sidecar.backup import files
-from sidecar.backup.manifest import Entry, opened
 from sidecar.backup.progress import Progress
 from sidecar.backup.snapshot import Options, create
 from sidecar.cancel import CancelToken
-from tests.unit.restore_trees import Home
+from tests.database_writer import assert_one_state, writing
+from tests.unit.restore_trees import Home, copy_of, entries
 
 LINE = b'{"type":"message"}\n'
 NOBODY = 65534
-
-# Writes all the time, so that what two tables hold is always the same.
-WRITER = """
-import sqlite3, sys
-database = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=60)
-database.execute("PRAGMA journal_mode = WAL")
-database.execute("CREATE TABLE one(value)")
-database.execute("CREATE TABLE other(value)")
-database.execute("CREATE TABLE large(value)")
-database.execute("BEGIN")
-database.executemany("INSERT INTO large VALUES (?)", ((b"x" * 1000,) for _ in range(50_000)))
-database.execute("COMMIT")
-print("ready", flush=True)
-number = 0
-while True:
-    number += 1
-    database.execute("BEGIN IMMEDIATE")
-    database.execute("INSERT INTO one VALUES (?)", (number,))
-    database.execute("INSERT INTO other VALUES (?)", (number,))
-    database.execute("COMMIT")
-"""
 
 
 @pytest.fixture
@@ -52,11 +26,6 @@ def home(tmp_path: Path) -> Home:
     home = Home(tmp_path)
     home.write("openclaw.json", "{}")
     return home
-
-
-def entries_of(home: Home, name: bytes) -> dict[str, Entry]:
-    with opened(home.folder.manifest_of(name)) as reader:
-        return {os.fsdecode(entry.path): entry for entry in reader.entries()}
 
 
 class Interfering(Progress):
@@ -92,12 +61,12 @@ def test_of_a_file_that_grows_all_the_time_the_copy_is_what_it_was_at_some_time(
     finally:
         stop.set()
         writer.join()
-    copy = Path(os.fsdecode(made.path)) / "agents/main/sessions/live.jsonl"
+    copy = copy_of(made, "agents/main/sessions/live.jsonl")
     content = copy.read_bytes()
     assert made.status == "complete"
     assert path.read_bytes().startswith(content)
     assert content.endswith(LINE)
-    entry = entries_of(home, made.name)["agents/main/sessions/live.jsonl"]
+    entry = entries(home, made)["agents/main/sessions/live.jsonl"]
     assert (entry.size_bytes, entry.sha256) == (len(content), hashlib.sha256(content).hexdigest())
 
 
@@ -106,7 +75,7 @@ def test_a_file_that_is_rewritten_while_it_is_copied_is_copied_again(home: Home)
     progress = Interfering("workspace/notes.md", lambda: path.write_bytes(b"new" * 1_000_000))
     made = create(os.fsencode(home.root), home.folder, Options(), progress)
     assert made.status == "complete"
-    assert (Path(os.fsdecode(made.path)) / "workspace/notes.md").read_bytes() == b"new" * 1_000_000
+    assert copy_of(made, "workspace/notes.md").read_bytes() == b"new" * 1_000_000
     assert (progress.files_copied, progress.bytes_copied) == (progress.files_total, progress.bytes_total)
 
 
@@ -119,7 +88,7 @@ def test_a_file_that_is_rewritten_each_time_makes_the_snapshot_incomplete_by_nam
     assert made.failures[0]["path"] == "workspace/busy.bin"
     assert "changed" in made.failures[0]["error"]
     assert home.folder.find(made.name) == made
-    assert not (Path(os.fsdecode(made.path)) / "workspace/busy.bin").exists()
+    assert not copy_of(made, "workspace/busy.bin").exists()
     assert (progress.files_copied, progress.bytes_copied) == (progress.files_total, progress.bytes_total)
 
 
@@ -135,7 +104,7 @@ def test_a_file_that_vanishes_before_it_is_opened_is_no_failure(home: Home, monk
     monkeypatch.setattr(files, "_open", vanish)
     made = home.backup()
     assert made.status == "complete"
-    assert "workspace/gone.md" not in entries_of(home, made.name)
+    assert "workspace/gone.md" not in entries(home, made)
 
 
 def test_what_is_no_file_is_passed_over_and_named(home: Home) -> None:
@@ -143,16 +112,16 @@ def test_what_is_no_file_is_passed_over_and_named(home: Home) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(home.root / "socket"))
         made = home.backup()
-    entries = entries_of(home, made.name)
+    found = entries(home, made)
     assert made.status == "complete"
-    assert {name for name, entry in entries.items() if entry.kind == "leftOut"} == {"fifo", "socket"}
+    assert {name for name, entry in found.items() if entry.kind == "leftOut"} == {"fifo", "socket"}
 
 
 def test_links_stay_links_wherever_they_lead(home: Home) -> None:
     for name, target in {"loop": "loop", "out": "/etc/passwd", "dangling": "nowhere", "up": ".."}.items():
         (home.root / name).symlink_to(target)
     made = home.backup()
-    tree = Path(os.fsdecode(made.path))
+    tree = copy_of(made)
     assert {name: os.readlink(tree / name) for name in ("loop", "out", "dangling", "up")} == {
         "loop": "loop",
         "out": "/etc/passwd",
@@ -189,18 +158,7 @@ def test_what_may_not_be_read_makes_the_snapshot_incomplete_by_name(home: Home, 
         "closed": "permission denied",
         "credentials/token": "permission denied",
     }
-    assert entries_of(home, listed.name)["openclaw.json"].kind == "file"
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    with subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"ready\n"
-            yield
-        finally:
-            process.kill()
+    assert entries(home, listed)["openclaw.json"].kind == "file"
 
 
 def test_a_database_that_is_written_all_the_time_is_copied_in_one_pass_as_one_state(home: Home) -> None:
@@ -214,18 +172,13 @@ def test_a_database_that_is_written_all_the_time_is_copied_in_one_pass_as_one_st
             if size_bytes and self.current_path == b"state/openclaw.sqlite":
                 seen.append(size_bytes)
 
-    with writing(path):
+    with writing(path, rows=50_000):
         progress = Watching(CancelToken())
         made = create(os.fsencode(home.root), home.folder, Options(), progress)
     assert made.status == "complete"
-    copy = Path(os.fsdecode(made.path)) / "state" / "openclaw.sqlite"
+    copy = copy_of(made, "state/openclaw.sqlite")
     # Its pages once, and once more for the digest.
     assert len(seen) > 10
     assert sum(seen) <= 2.1 * copy.stat().st_size
-    with closing(sqlite3.connect(f"file:{copy}?immutable=1", uri=True)) as database:
-        one, other = (
-            database.execute(f"SELECT count(*), sum(value) FROM {table}").fetchone() for table in ("one", "other")
-        )
-        assert one == other
-        assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    assert_one_state(copy)
     assert sorted(os.listdir(copy.parent)) == ["openclaw.sqlite"]

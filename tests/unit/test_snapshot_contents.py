@@ -11,14 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.backup import manifest
-from sidecar.backup.folder import Snapshot
-from sidecar.backup.manifest import Entry
-from sidecar.backup.progress import Progress
-from sidecar.backup.verify import verify
-from sidecar.cancel import CancelToken
 from sidecar.limits import COPY_BYTES, MIB
-from tests.unit.restore_trees import Home
+from tests.unit.restore_trees import Home, check, copy_of, entries
 
 IS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 MAX_PATH_BYTES = 4_095
@@ -29,19 +23,6 @@ def home(tmp_path: Path) -> Home:
     made = Home(tmp_path)
     made.root.mkdir()
     return made
-
-
-def entries(home: Home, made: Snapshot) -> dict[str, Entry]:
-    with manifest.opened(home.folder.manifest_of(made.name)) as reader:
-        return {os.fsdecode(entry.path): entry for entry in reader.entries()}
-
-
-def copy_of(made: Snapshot, path: str = "") -> Path:
-    return Path(os.fsdecode(made.path), path)
-
-
-def check(home: Home, made: Snapshot) -> None:
-    assert verify(home.folder, made.name, Progress(CancelToken())) == made
 
 
 def test_digests_and_sizes_are_those_of_the_files_whatever_is_copied_at_once(home: Home) -> None:

@@ -9,14 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.backup import databases, manifest
-from sidecar.backup.folder import Snapshot
-from sidecar.backup.manifest import Entry
+from sidecar.backup import databases
 from sidecar.backup.progress import Progress
 from sidecar.backup.snapshot import Options, create
-from sidecar.backup.verify import verify
 from sidecar.cancel import CancelToken
-from tests.unit.restore_trees import Home, contents, rows
+from tests.unit.restore_trees import Home, check, contents, copy_of, entries, rows
 
 MAX_SQLITE_PATH_BYTES = 504
 LONGEST = 255
@@ -27,19 +24,6 @@ def home(tmp_path: Path) -> Home:
     made = Home(tmp_path)
     made.root.mkdir()
     return made
-
-
-def entries(home: Home, made: Snapshot) -> dict[str, Entry]:
-    with manifest.opened(home.folder.manifest_of(made.name)) as reader:
-        return {os.fsdecode(entry.path): entry for entry in reader.entries()}
-
-
-def check(home: Home, made: Snapshot) -> None:
-    assert verify(home.folder, made.name, Progress(CancelToken())) == made
-
-
-def copy_of(made: Snapshot, path: str) -> Path:
-    return Path(os.fsdecode(made.path), path)
 
 
 def name_of(size: int) -> str:
