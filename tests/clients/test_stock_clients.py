@@ -18,11 +18,12 @@ from typing import Any
 import pytest
 
 from sidecar import __version__
-from sidecar.demo.sample import AgentPlan, SampleWriter, iso_time, write_tree
+from sidecar.demo.sample import AgentPlan, iso_time, write_tree
 from tests.client import COMMAND, TERMINALS, WITHIN_S, environment, methods
 from tests.clients.newline_client import converse
 from tests.remote.node import node_executable
 from tests.remote.sshd import cannot
+from tests.topics import write_topics
 
 HERE = Path(__file__).parent
 NOW_MS = 1_795_000_000_000
@@ -38,14 +39,7 @@ Report = dict[str, Any]
 def big_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home of which the analysis is far more than pipes and buffers hold: 7,000 letters and more for each session."""
     home = tmp_path_factory.mktemp("big")
-    folder = home / ".openclaw" / "agents" / AGENT / "sessions"
-    folder.mkdir(parents=True)
-    first = folder / "s-topic-0000.jsonl"
-    first.write_bytes(b"".join(list(SampleWriter(1, NOW_MS).lines("s", NOW_MS, 1_000))[:4]))
-    for number in range(1, MANY_SESSIONS):
-        os.link(first, folder / f"s-topic-{number:04}.jsonl")
-    entry = {"sessionId": "s", "updatedAt": NOW_MS, "totalTokens": 7, "model": "m" * 7_000}
-    (folder / "sessions.json").write_text(json.dumps({"agent:main:main": entry}))
+    write_topics(home, MANY_SESSIONS, NOW_MS)
     return home
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.demo.sample import AgentPlan, SampleWriter, write_tree
+from tests.topics import write_topics
 
 NOW_MS = 1_795_000_000_000
 MANY_SESSIONS = 4_000
@@ -35,14 +34,7 @@ def talkative_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """
     root = tmp_path_factory.mktemp("talkative")
     home = root.joinpath(*["d" * 250] * 12)
-    folder = home / ".openclaw" / "agents" / "main" / "sessions"
-    folder.mkdir(parents=True)
-    first = folder / "s-topic-0000.jsonl"
-    first.write_bytes(b"".join(list(SampleWriter(1, NOW_MS).lines("s", NOW_MS, 1_000))[:4]))
-    for number in range(1, MANY_SESSIONS):
-        os.link(first, folder / f"s-topic-{number:04}.jsonl")
-    entry = {"sessionId": "s", "updatedAt": NOW_MS, "totalTokens": 7, "model": "m" * 7_000}
-    (folder / "sessions.json").write_text(json.dumps({"agent:main:main": entry}))
+    write_topics(home, MANY_SESSIONS, NOW_MS)
     yield home
     shutil.rmtree(root)
 
