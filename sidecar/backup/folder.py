@@ -11,14 +11,12 @@ from typing import ContextManager, Iterator, NamedTuple
 
 from sidecar.backup import manifest
 from sidecar.backup.disk import fsync_folder, remove_tree
-from sidecar.backup.names import MANIFEST_SUFFIX, created_at, names_for, rfc3339
+from sidecar.backup.names import DELETED, FOLDER, MANIFEST_SUFFIX, STAGED, created_at, names_for, rfc3339
 from sidecar.errors import BackupDamaged, BackupNotFound
 from sidecar.limits import BACKUP_LOCK_WAIT_S, REMOVAL_S
 from sidecar.stores.file_lock import FileLock, held
 from sidecar.text import wire_name
 
-_STAGED = b".partial-"
-_DELETED = b".deleted-"
 _LOCK = b".lock"
 
 
@@ -48,7 +46,7 @@ class BackupFolder:
 
     def __init__(self, clawpal_dir: bytes) -> None:
         self.clawpal_dir = clawpal_dir
-        self.path = os.path.join(clawpal_dir, b"backups")
+        self.path = os.path.join(clawpal_dir, FOLDER)
 
     def snapshots(self) -> list[Snapshot]:
         """Those that there are, by name, descending. ``OSError`` if the folder is there and can't be read."""
@@ -85,7 +83,7 @@ class BackupFolder:
         """Delete a snapshot; False if there is none. It is gone from the list at once, and from the disk soon."""
         if self._status_of_folder(name) is None:
             return False
-        aside = self._new(_DELETED)
+        aside = self._new(DELETED)
         with self._held():
             try:
                 os.rename(os.path.join(self.path, name), aside)
@@ -103,7 +101,7 @@ class BackupFolder:
         os.makedirs(self.path, 0o700, exist_ok=True)
         if os.name != "nt" and os.stat(self.path).st_mode & 0o077:
             os.chmod(self.path, 0o700)
-        path = self._new(_STAGED)
+        path = self._new(STAGED)
         lock = FileLock(os.path.join(path, b"lock"))
         try:
             with self._held():
@@ -133,18 +131,18 @@ class BackupFolder:
 
     def clear_leftovers(self) -> None:
         """Remove what crashed backups and deletions left. Makes no folder; what another process uses stays."""
-        leftovers = [name for name in self._names() if name.startswith((_STAGED, _DELETED)) or self._is_orphan(name)]
+        leftovers = [name for name in self._names() if name.startswith((STAGED, DELETED)) or self._is_orphan(name)]
         if not leftovers:
             return
         aside = []
         with self._held():
             for name in leftovers:
                 path = os.path.join(self.path, name)
-                if name.startswith(_DELETED):
+                if name.startswith(DELETED):
                     aside.append(path)
-                elif name.startswith(_STAGED):
+                elif name.startswith(STAGED):
                     if self._is_abandoned(path):
-                        aside.append(self._new(_DELETED))
+                        aside.append(self._new(DELETED))
                         with suppress(FileNotFoundError):
                             os.rename(path, aside[-1])
                 elif self._is_orphan(name):
@@ -200,7 +198,7 @@ class BackupFolder:
 
     def _remove(self, path: bytes) -> None:
         """Remove what was staged, in a thread: no cancel waits long, be it for many files or for one that is large."""
-        aside = self._new(_DELETED)
+        aside = self._new(DELETED)
         try:
             os.rename(path, aside)
         except OSError:

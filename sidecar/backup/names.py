@@ -11,7 +11,11 @@ from sidecar.errors import InvalidParams, SourceUnreadable
 from sidecar.limits import MAX_NAME_BYTES, MAX_SNAPSHOTS_A_SECOND
 from sidecar.text import file_name
 
+FOLDER = b"backups"
+"""Where snapshots are, in the ClawPal directory; what is not a snapshot there has a dot before its name."""
 MANIFEST_SUFFIX = b".manifest.jsonl"
+STAGED = b".partial-"
+DELETED = b".deleted-"
 _STAMPED = re.compile(rb"(\d{4})-(\d\d)-(\d\d)_(\d\d)(\d\d)(\d\d)(?:-\d+)?")
 
 

@@ -53,11 +53,16 @@ def _after_start() -> None:
     Leaving in the midst of that is another crash, and left to the next start.
     """
     import_module("sidecar.server.schema")
-    try:
-        from sidecar.backup.home import LocalBackups
+    from sidecar.backup.leftovers import has_leftovers
+    from sidecar.backup.names import FOLDER
 
-        paths = ActivePaths()
-        LocalBackups(paths.openclaw_dir(os.environ), paths.clawpal_dir(os.environ)).recover()
+    paths = ActivePaths()
+    try:
+        openclaw_dir, clawpal_dir = paths.openclaw_dir(os.environ), paths.clawpal_dir(os.environ)
+        if has_leftovers(os.fsencode(openclaw_dir), os.path.join(os.fsencode(clawpal_dir), FOLDER)):
+            from sidecar.backup.home import LocalBackups
+
+            LocalBackups(openclaw_dir, clawpal_dir).recover()
     except HomeUnknown:
         return
     except Exception as error:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -279,6 +281,57 @@ class TestCancel:
             assert told[-1]["method"] == "backup:done"
             assert await process.exit_code() == 0
             assert len(backups(big_home)) == 2
+
+
+def write_leftovers(home: Path) -> dict[str, Path]:
+    """What a crash may leave, of each kind, by what it is."""
+    backups = home / ".clawpal" / "backups"
+    left = {
+        "staged": backups / ".partial-1",
+        "being removed": backups / ".deleted-1",
+        "a manifest": backups / "2026-01-01_000000.manifest.jsonl",
+        "a restore": home / ".openclaw" / ".clawpal-restore",
+    }
+    for name, path in left.items():
+        if name == "a manifest":
+            path.write_text("{}\n")
+        else:
+            (path / "new").mkdir(parents=True)
+            (path / "new" / "1").write_text("secret")
+    return left
+
+
+@pytest.mark.parametrize("what", ["staged", "being removed", "a manifest", "a restore"])
+async def test_what_a_crash_left_is_removed_at_the_next_start_without_a_command(home: Path, what: str) -> None:
+    left = write_leftovers(home)
+    for name, path in left.items():
+        if name != what:
+            path.unlink() if path.is_file() else shutil.rmtree(path)
+    async with SidecarProcess(home) as process:
+        await eventually(lambda: not left[what].exists(), "it is gone")
+        assert await process.call("list_backups") == []
+    assert content(home / ".openclaw") == TREE
+
+
+def test_a_start_loads_what_ends_a_crash_only_after_one(home: Path) -> None:
+    code = """
+import os, sys
+os.environ["HOME"] = sys.argv[1]
+from sidecar.server import stdio
+stdio._after_start()
+print("sidecar.backup.restore" in sys.modules)
+"""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("OPENCLAW", "CLAWPAL"))}
+    command = [sys.executable, "-c", code, str(home)]
+
+    def start() -> str:
+        return subprocess.run(command, env=environ, capture_output=True, text=True, check=True).stdout.strip()
+
+    assert start() == "False"
+    assert not (home / ".clawpal").exists()
+    write_leftovers(home)
+    assert start() == "True"
+    assert start() == "False"
 
 
 async def test_other_commands_are_answered_while_eager_backups_are_made(huge_home: Path) -> None:
