@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
 from sidecar import PROTOCOL_VERSION, __version__
 from sidecar.limits import THREADS_END_S
@@ -41,6 +42,12 @@ def main() -> None:
         action="store_true",
         help="copy files into a backup that have not changed since the last one, rather than share them with it",
     )
+    tools = parser.add_subparsers(title="for authors of clients", dest="tool", metavar="[record | replay]")
+    for tool, does in (
+        ("record", "serve, and write the conversation into FILE, which is made"),
+        ("replay", "play the sidecar's side of the transcript FILE; exit with 1 if the client says something else"),
+    ):
+        tools.add_parser(tool, help=does, description=does.capitalize()).add_argument("file", type=Path, metavar="FILE")
     arguments = parser.parse_args()
     logging.basicConfig(
         stream=sys.stderr, level=arguments.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -48,6 +55,8 @@ def main() -> None:
     # Until the server has its own, a signal ends a process that has begun nothing.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(0))
+    if arguments.tool is not None:
+        sys.exit(_run_tool(arguments))
     # What follows imports the whole server: not for --help.
     from sidecar.server.stdio import serve_stdio
 
@@ -57,6 +66,24 @@ def main() -> None:
         logging.shutdown()
         os._exit(exit_code)
     sys.exit(exit_code)
+
+
+def _run_tool(arguments: argparse.Namespace) -> int:
+    """Record or replay; the exit code, which is 2 where the file is at fault."""
+    try:
+        if arguments.tool == "replay":
+            from sidecar.transcripts.peer import play
+
+            return play(arguments.file)
+        from sidecar.transcripts.recorder import record
+
+        # A frozen sidecar is its own executable.
+        own = [sys.executable] if getattr(sys, "frozen", False) else [sys.executable, "-m", "sidecar"]
+        options = ["--log-level", arguments.log_level, *(["--no-share"] if arguments.no_share else [])]
+        return record(arguments.file, [*own, *options])
+    except (OSError, ValueError) as error:
+        sys.stderr.write(f"clawpal-sidecar {arguments.tool}: {error}\n")
+        return 2
 
 
 def _threads_ended() -> bool:

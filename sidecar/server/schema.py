@@ -24,15 +24,19 @@ class Params(BaseModel):
 
 def parse(name: str, given: tuple[Any, ...] | dict[str, Any]) -> Params:
     """Parameters by position or by name, as the model called ``name``. ``InvalidParams`` names the fields at fault."""
-    model = MODELS[name]
-    if isinstance(given, tuple):
-        names = [field.alias or name for name, field in model.model_fields.items()]
-        given = dict(zip(names, given, strict=False))
     try:
-        return model.model_validate(given)
+        return MODELS[name].model_validate(by_name(name, given))
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
         raise InvalidParams("; ".join(problems)) from None
+
+
+def by_name(name: str, given: tuple[Any, ...] | dict[str, Any]) -> dict[str, Any]:
+    """Parameters by position or by name as those by name; what there is no name for is left out."""
+    if isinstance(given, dict):
+        return given
+    names = [field.alias or name for name, field in MODELS[name].model_fields.items()]
+    return dict(zip(names, given, strict=False))
 
 
 def _without_nul(path: str) -> str:

@@ -10,16 +10,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from sidecar.server.commands import COMMANDS
-from tests.transcripts.replay import (
-    ANY_CHUNKS,
-    FOLDER,
-    Line,
-    key_of_host,
-    read_transcript,
-    replay,
-    sent_methods,
-    write_transcript,
-)
+from sidecar.transcripts.lines import ANY_CHUNKS, Line, read_transcript, write_transcript
+from tests.transcripts.replay import FOLDER, key_of_host, replay, sent_methods
 from tests.transcripts.sample_home import write_sample_home
 from tests.transcripts.sample_host import SampleHost
 

@@ -13,7 +13,8 @@ from jsonschema import Draft7Validator
 
 from sidecar.server.describe import notification_schema
 from sidecar.server.openrpc import SCHEMAS
-from tests.transcripts.replay import ANY_CHUNKS, CHUNKS, FOLDER, Line, read_transcript
+from sidecar.transcripts.lines import ANY_CHUNKS, Line, read_transcript
+from tests.transcripts.replay import CHUNKS, FOLDER
 
 TRANSCRIPTS = sorted(FOLDER.glob("*.jsonl"))
 DOCUMENT = json.loads((FOLDER.parent / "openrpc.json").read_text(encoding="utf-8"))

@@ -31,7 +31,9 @@ ALLOWED = {
     "remote": BOTTOM | {"core", "stores", "backup"},
     "streams": BOTTOM | {"core", "stores", "remote", "backup"},
     "server": BOTTOM | {"wire", "core", "stores", "remote", "backup", "streams", "sidecar"},
-    "__main__": {"limits", "server", "sidecar"},
+    # Tools for authors of clients.
+    "transcripts": BOTTOM | {"wire", "stores", "server", "sidecar"},
+    "__main__": {"limits", "server", "transcripts", "sidecar"},
     # An app of its own, which nothing imports.
     "demo": BOTTOM | {"core", "stores", "sidecar"},
 }
