@@ -18,7 +18,6 @@ from sidecar.limits import MAX_BATCH_CALLS, MAX_ID_BYTES
 from sidecar.text import mend_surrogates
 
 NULL_ID = b"null"
-_MAX_EXACT_FLOAT = 2**53
 _LINE_BREAK = re.compile(rb"\xe2\x80[\xa8\xa9]")
 _encode = msgspec.json.Encoder().encode
 
@@ -139,8 +138,8 @@ def _item(value: Any, text: bytes | msgspec.Raw) -> Item:
     found = value.get("id")
     if not _is_id(found):
         return Rejected(InvalidRequest("an id is a string, a number or null"))
-    # orjson reads an integer of over 64 bits as a float.
-    exact = not isinstance(found, float) or abs(found) < _MAX_EXACT_FLOAT
+    # orjson reads an integer of over 64 bits as a float, whose digits are not those that came, and -0 as 0.
+    exact = not isinstance(found, float) and found != 0
     id_json = encode(found) if exact else bytes(msgspec.json.decode(text, type=_Identified).id)
     if len(id_json) > MAX_ID_BYTES:
         return Rejected(InvalidRequest(f"an id is at most {MAX_ID_BYTES} bytes long"))

@@ -141,6 +141,19 @@ def test_an_integer_id_of_any_length_loses_no_digit(number: int) -> None:
     assert call(with_id(b"%d" % number)).id_json == b"%d" % number
 
 
+@pytest.mark.parametrize("id_json", [b"1.50", b"1e2", b"1E+2", b"-0", b"-0.0", b"0.12345678901234567890123", b"1e-400"])
+def test_a_number_is_echoed_as_it_was_spelled(id_json: bytes) -> None:
+    assert call(with_id(id_json)).id_json == id_json
+    batch = parse_line(b"[7, " + with_id(b" " + id_json + b" ") + b"]")
+    assert isinstance(batch, list)
+    assert batch[1].id_json == id_json
+
+
+def test_a_number_beyond_every_float_is_a_parse_error_as_id_and_in_parameters() -> None:
+    assert error_code(with_id(b"1e400")) == ParseError.code
+    assert error_code(b'{"jsonrpc":"2.0","id":1,"method":"ping","params":[-1e400]}') == ParseError.code
+
+
 def test_a_long_integer_id_is_echoed_exactly_in_an_error_and_behind_other_numbers_of_a_batch() -> None:
     id_json = b"123456789012345678901234567890"
     rejected = parse_line(b'{"jsonrpc":"1.0","method":"ping","id" : ' + id_json + b" }")
