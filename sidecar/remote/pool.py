@@ -73,7 +73,8 @@ class SshConnectionPool:
 
     def transfers(self, host_id: str) -> Transfers:
         """What was sent and received since this process began, on all connections to the host."""
-        return self._transfers.setdefault(host_id, Transfers())
+        # Kept only of hosts that there are: anybody may ask for any other.
+        return self._transfers.get(host_id) or Transfers()
 
     def facts(self, host: Host) -> dict[str, object]:
         """What is known of the host, until its connection ends; for the caller to fill."""
@@ -157,7 +158,8 @@ class SshConnectionPool:
         if link is not None and link.host.settings == host.settings:
             link.host = host
             return link
-        made = Link(host, self.transfers(host.id), link.passphrase if link is not None else None)
+        transfers = self._transfers.setdefault(host.id, Transfers())
+        made = Link(host, transfers, link.passphrase if link is not None else None)
         self._links[host.id] = made
         if link is not None:
             # What runs on the old connection may end on it.

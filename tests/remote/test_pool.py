@@ -548,6 +548,7 @@ class TestTransfers:
         await pool.connect(here.host(sshd, label="another"))
         assert pool.transfers(host.id).uploaded_bytes == len(sent)
         assert pool.transfers("ssh:nobody").rates() == (0, 0)
+        assert pool.transfers("ssh:nobody") is not pool.transfers("ssh:nobody"), "kept, for whatever id is asked"
 
     async def test_the_bytes_of_sftp_are_counted(self, sshd: Sshd, host: Host, pool: SshConnectionPool) -> None:
         (sshd.home / "large").write_bytes(b"x" * 300_000)
