@@ -9,6 +9,10 @@ READ_AHEAD_CHUNKS = 4
 MAX_LINE_BYTES = 16 * MIB
 MAX_BATCH_CALLS = 1_000
 MAX_ID_BYTES = 4 * KIB
+MAX_LINE_VALUES = 128 * KIB
+"""16 MiB can hold eight million values, which take 40 times as much memory; the ids of 100,000 sessions fit."""
+MAX_PARAM_CHARS = 32 * KIB
+"""A name or path in a request: as long as the longest path that any system takes."""
 MAX_NAME_BYTES = 255
 
 # Output

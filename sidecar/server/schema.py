@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from typing import Annotated, Any
 
 import msgspec
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from sidecar.errors import InvalidParams
+from sidecar.limits import MAX_PARAM_CHARS
 from sidecar.remote.hosts import AuthMethod, SshHost
 from sidecar.wire.messages import encode
 
@@ -39,13 +40,26 @@ def by_name(name: str, given: tuple[Any, ...] | dict[str, Any]) -> dict[str, Any
     return dict(zip(names, given, strict=False))
 
 
+def _short(text: str) -> str:
+    if len(text) > MAX_PARAM_CHARS:
+        raise ValueError(f"it is over {MAX_PARAM_CHARS} characters long")
+    return text
+
+
 def _without_nul(path: str) -> str:
     if "\0" in path:
         raise ValueError("a path has no NUL in it")
     return path
 
 
-Path = Annotated[str, AfterValidator(_without_nul)]
+# Not by max_length: that would be in the protocol's schema, as if there could be names that long.
+Name = Annotated[str, AfterValidator(_short)]
+"""What is kept while a command runs, and named in its errors."""
+
+Names = Annotated[list[Name], FailFast()]
+"""One error stands for all: millions of them, a line full, would take gigabytes."""
+
+Path = Annotated[Name, AfterValidator(_without_nul)]
 
 
 class BatchParams(Params):
@@ -58,7 +72,7 @@ class BackupParams(Params):
 
 
 class BackupNameParams(Params):
-    backup_name: str
+    backup_name: Name
 
 
 class RestoreParams(BackupNameParams):
@@ -66,13 +80,13 @@ class RestoreParams(BackupNameParams):
 
 
 class DeleteParams(Params):
-    agent_id: str
-    session_ids: list[str]
+    agent_id: Name
+    session_ids: Names
 
 
 class PreviewParams(Params):
-    agent_id: str
-    session_id: str
+    agent_id: Name
+    session_id: Name
 
 
 class PreviewStreamParams(PreviewParams):
@@ -80,7 +94,7 @@ class PreviewStreamParams(PreviewParams):
 
 
 class HostIdParams(Params):
-    host_id: str
+    host_id: Name
 
 
 class RemoteBatchParams(HostIdParams):
@@ -93,7 +107,7 @@ class RemoteBackupParams(HostIdParams):
 
 
 class RemoteBackupNameParams(HostIdParams):
-    backup_name: str
+    backup_name: Name
 
 
 class RemoteRestoreParams(RemoteBackupNameParams):
@@ -101,13 +115,13 @@ class RemoteRestoreParams(RemoteBackupNameParams):
 
 
 class RemoteDeleteParams(HostIdParams):
-    agent_id: str
-    session_ids: list[str]
+    agent_id: Name
+    session_ids: Names
 
 
 class RemotePreviewParams(HostIdParams):
-    agent_id: str
-    session_id: str
+    agent_id: Name
+    session_id: Name
 
 
 class RemotePreviewStreamParams(RemotePreviewParams):
@@ -115,14 +129,14 @@ class RemotePreviewStreamParams(RemotePreviewParams):
 
 
 class PassphraseParams(HostIdParams):
-    passphrase: str
+    passphrase: Name
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         return [("host_id", self.host_id)]
 
 
 class TrustParams(HostIdParams):
-    fingerprint: str
+    fingerprint: Name
 
 
 class HandleParams(Params):
@@ -139,7 +153,7 @@ class GivenHost(Params):
 
     id: str = ""
     label: str
-    host: Annotated[str, Field(min_length=1), AfterValidator(_without_nul)]
+    host: Annotated[Path, Field(min_length=1)]
     port: Annotated[int, Field(ge=1, le=65_535)]
     username: str
     auth_method: AuthMethod

@@ -14,7 +14,7 @@ import msgspec
 import orjson
 
 from sidecar.errors import InvalidRequest, ParseError, SidecarError
-from sidecar.limits import MAX_BATCH_CALLS, MAX_ID_BYTES
+from sidecar.limits import MAX_BATCH_CALLS, MAX_ID_BYTES, MAX_LINE_VALUES
 from sidecar.text import mend_surrogates
 
 NULL_ID = b"null"
@@ -48,6 +48,8 @@ Item = Call | Rejected
 
 def parse_line(line: bytes) -> Item | list[Item]:
     """The call on a line, or the list of calls of a batch. Never raises: what is wrong comes back as ``Rejected``."""
+    if _may_hold_too_many_values(line):
+        return Rejected(ParseError(f"the line has over {MAX_LINE_VALUES} commas and brackets"))
     try:
         return _parse(line)
     except (ValueError, RecursionError) as error:
@@ -118,6 +120,12 @@ def _without_lone_surrogates(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_without_lone_surrogates(item) for item in value]
     return value
+
+
+def _may_hold_too_many_values(line: bytes) -> bool:
+    """Whether the values on a line could take much more memory than its text; those in strings count too."""
+    # What opens or follows each value but the first; a short line is seldom counted.
+    return len(line) > MAX_LINE_VALUES and sum(map(line.count, (b",", b"[", b"{"))) > MAX_LINE_VALUES
 
 
 def _loads(line: bytes) -> tuple[bytes, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import msgspec
@@ -12,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sidecar.errors import InvalidParams, InvalidRequest, ParseError, ReplyTooLarge
-from sidecar.limits import MAX_BATCH_CALLS, MAX_ID_BYTES
+from sidecar.limits import MAX_BATCH_CALLS, MAX_ID_BYTES, MAX_LINE_VALUES
 from sidecar.wire.messages import (
     Call,
     Rejected,
@@ -230,6 +231,20 @@ def test_a_batch_over_the_limit_is_refused_as_a_whole() -> None:
     calls = [with_id(b"1")] * MAX_BATCH_CALLS
     assert len(parse_line(b"[" + b",".join(calls) + b"]")) == MAX_BATCH_CALLS  # type: ignore[arg-type]
     assert error_code(b"[" + b",".join([*calls, with_id(b"1")]) + b"]") == InvalidRequest.code
+
+
+@pytest.mark.parametrize("value", [b"0", b"[]", b"{}", b'""', b'{"":[]}'])
+def test_a_line_of_more_values_than_the_limit_is_a_parse_error_before_any_is_made(value: bytes) -> None:
+    most = MAX_LINE_VALUES // (1 + value.count(b"[") + value.count(b"{")) - 4
+    before, behind = b'{"jsonrpc":"2.0","id":1,"method":"ping","params":[', b"]}"
+    assert len(call(before + b",".join([value] * most) + behind).params) == most
+    many = before + b",".join([value] * (MAX_LINE_VALUES + 2)) + behind
+    tracemalloc.start()
+    try:
+        assert error_code(many) == ParseError.code
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(
