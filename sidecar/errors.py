@@ -220,7 +220,10 @@ def as_sidecar_error(error: BaseException) -> SidecarError:
     An unknown one becomes ``InternalError`` with a fixed text, since a message may hold anything, and is logged here.
     """
     if isinstance(error, SidecarError):
-        return error
+        # The frames of a traceback hold the request, and the answer with this error in it: a circle, which would keep
+        # a request of 16 MiB until the garbage collector looks for such.
+        error.__cause__ = error.__context__ = None
+        return error.with_traceback(None)
     if isinstance(error, OSError):
         return SourceUnreadable(describe_os_error(error))
     log.error("unexpected %s", type(error).__name__, exc_info=error)

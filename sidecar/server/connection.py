@@ -106,7 +106,8 @@ class Connection:
 
     def _answer(self, items: list[Item], join: Callable[[Sequence[bytes]], bytes]) -> None:
         """Run calls in their order and reply to those that want it; what takes longer than that is left to a task."""
-        answers = [(item, self._run(item)) for item in items]
+        # Without the calls: their parameters are not to be held until the last job is done.
+        answers = [(item.id_json, self._run(item)) for item in items]
         if any(answer.job for _, answer in answers):
             self._jobs.begin([answer for _, answer in answers], partial(self._reply, answers, join))
         else:
@@ -117,16 +118,16 @@ class Connection:
             return Answer(error=item.error)
         return self._dispatcher.dispatch(item)
 
-    def _reply(self, answers: Sequence[tuple[Item, Answer]], join: Callable[[Sequence[bytes]], bytes]) -> None:
+    def _reply(self, answers: Sequence[tuple[bytes | None, Answer]], join: Callable[[Sequence[bytes]], bytes]) -> None:
         """Queue the reply, then start the streams it names: no event can come before it."""
         replies: list[bytes] = []
         size = 0
-        for item, answer in answers:
-            if item.id_json is None:
+        for id_json, answer in answers:
+            if id_json is None:
                 continue
-            line = answer.line(item.id_json)
+            line = answer.line(id_json)
             if size + len(line) > MAX_REPLY_BYTES:
-                line = error_line(item.id_json, ReplyTooLarge("the answers of this batch are too large for one line"))
+                line = error_line(id_json, ReplyTooLarge("the answers of this batch are too large for one line"))
             size += len(line)
             replies.append(line)
         if replies:
