@@ -88,7 +88,7 @@ class Handles:
             self.cancel(handle_id)
 
     async def idle(self) -> None:
-        """Wait until every stream has queued its terminal."""
+        """Wait until every stream has ended, and its terminal is on its way."""
         while self._pumps:
             await asyncio.wait(self._pumps)
 
@@ -122,3 +122,5 @@ class Handles:
         self._open.pop(handle.id, None)
         for event in handle.stream.closing(outcome):
             handle.send(event)
+        # Until then it counts as open: a client that reads nothing can't pile up the ends of streams.
+        await handle.lane.empty()

@@ -19,9 +19,11 @@ class Lane:
 
     async def room(self) -> None:
         """Wait until fewer than ``OUTBOX_BATCHES_PER_HANDLE`` lines wait."""
-        while len(self._lines) >= OUTBOX_BATCHES_PER_HANDLE and not self._outbox.closed:
-            self._room.clear()
-            await self._room.wait()
+        await self._fewer_than(OUTBOX_BATCHES_PER_HANDLE)
+
+    async def empty(self) -> None:
+        """Wait until no line waits."""
+        await self._fewer_than(1)
 
     def put(self, line: bytes) -> None:
         """Queue a line at once, room or not: only the few that end a stream may come without asking for it."""
@@ -41,6 +43,11 @@ class Lane:
     def clear(self) -> None:
         self._lines.clear()
         self._room.set()
+
+    async def _fewer_than(self, lines: int) -> None:
+        while len(self._lines) >= lines and not self._outbox.closed:
+            self._room.clear()
+            await self._room.wait()
 
 
 class Outbox:
