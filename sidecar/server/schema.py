@@ -162,8 +162,12 @@ class GivenHost(Params):
     passphrase: str | None = None
 
     def ssh_host(self) -> SshHost:
+        """``InvalidParams`` if a field that is not known here is nested deeper than can be written."""
         known = {name: getattr(self, name) for name in GivenHost.model_fields}
-        others = {name: msgspec.Raw(encode(value)) for name, value in (self.model_extra or {}).items()}
+        try:
+            others = {name: msgspec.Raw(encode(value)) for name, value in (self.model_extra or {}).items()}
+        except RecursionError:
+            raise InvalidParams("host: nested too deeply") from None
         return SshHost(**known, others=others)
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
