@@ -219,6 +219,17 @@ class SidecarProcess:
         assert "error" in reply, f"{method} was not rejected: {reply}"
         return reply["error"]
 
+    async def answers_to(self, data: bytes) -> list[Message]:
+        """What the sidecar writes for ``data``, once it has shown that it still answers; its log is empty."""
+        after = f"after {uuid.uuid4()}"
+        await self.send(data + request_line("ping", request_id=after))
+        answers = []
+        while (answer := await self.read()) != {"jsonrpc": "2.0", "id": after, "result": "pong"}:
+            assert answer is not None, "the output ended"
+            answers.append(answer)
+        assert self.stderr() == ""
+        return answers
+
     async def start_stream(self, params: object = None, method: str = "analyze_sessions_stream") -> str:
         """The handle of a new stream."""
         handle = await self.call(method, params)
@@ -278,8 +289,26 @@ class SidecarProcess:
         return os.pread(self._stderr.fileno(), 10_000_000, 0).decode("utf-8", "replace")
 
     def resident_bytes(self) -> int:
-        status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii")
-        return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+        return self._status_bytes("VmRSS")
+
+    def peak_bytes(self) -> int:
+        """The most that was resident since ``begin_peak``, or since the start."""
+        return self._status_bytes("VmHWM")
+
+    def begin_peak(self) -> None:
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5", encoding="ascii")
+
+    def threads(self) -> int:
+        return len(list(Path(f"/proc/{self.pid}/task").iterdir()))
+
+    def descriptors(self) -> list[str]:
+        """What the process has open, as the system names it."""
+        return sorted(map(_link_target, Path(f"/proc/{self.pid}/fd").iterdir()))
+
+    def children(self) -> list[int]:
+        """The processes that it has started and that have not been waited for."""
+        tasks = Path(f"/proc/{self.pid}/task").iterdir()
+        return [int(pid) for task in tasks for pid in (task / "children").read_text(encoding="ascii").split()]
 
     def bytes_read(self) -> int:
         """How much the process has read from files and pipes since it started."""
@@ -292,6 +321,10 @@ class SidecarProcess:
         """Hold the process where it is, until it gets a SIGCONT."""
         self.send_signal(signal.SIGSTOP)
         await eventually(lambda: self._thread_states() == {"T"}, "the sidecar is suspended")
+
+    def _status_bytes(self, field: str) -> int:
+        status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii")
+        return int(status.partition(f"{field}:")[2].split()[0]) * 1024
 
     def _thread_states(self) -> set[str]:
         return {_state(task) for task in Path(f"/proc/{self.pid}/task").iterdir()}
@@ -357,6 +390,11 @@ def is_running(pid: int) -> bool:
 
 def methods(messages: Iterable[Message]) -> list[str]:
     return [message["method"] for message in messages]
+
+
+def error_codes(replies: Iterable[Message]) -> list[tuple[int, str, object]]:
+    """The code, kind and id of each, which must be errors."""
+    return [(reply["error"]["code"], reply["error"]["data"]["kind"], reply["id"]) for reply in replies]
 
 
 def sessions_of(notifications: Iterable[Message]) -> list[Any]:

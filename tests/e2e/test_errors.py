@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.client import SidecarProcess, environment, methods, request_line, sessions_of
+from tests.client import SidecarProcess, environment, error_codes, methods, request_line, sessions_of
 
 MIB = 1024 * 1024
 SAMPLE_SESSIONS = 60
@@ -24,45 +22,30 @@ def process(sample_home: Path) -> Iterator[SidecarProcess]:
     process.end()
 
 
-async def answers_to(process: SidecarProcess, data: bytes) -> list[Any]:
-    """What the sidecar writes for ``data``, once it has shown that it still answers."""
-    after = f"after {uuid.uuid4()}"
-    await process.send(data + request_line("ping", request_id=after))
-    answers = []
-    while (answer := await process.read()) != {"jsonrpc": "2.0", "id": after, "result": "pong"}:
-        answers.append(answer)
-    assert process.stderr() == ""
-    return answers
-
-
-def codes(answers: list[Any]) -> list[tuple[int, str, object]]:
-    return [(answer["error"]["code"], answer["error"]["data"]["kind"], answer["id"]) for answer in answers]
-
-
 class TestTheLine:
     async def test_bad_json_is_a_parse_error(self, process: SidecarProcess) -> None:
         lines = [b"{", b"nonsense", b'{"jsonrpc":"2.0","id":1,"method":"ping"', b"\xff\xfe", b"\x00", b"NaN", b"{}{}"]
-        answers = await answers_to(process, b"\n".join(lines) + b"\n")
+        answers = await process.answers_to(b"\n".join(lines) + b"\n")
 
-        assert codes(answers) == [(-32700, "parse_error", None)] * len(lines)
+        assert error_codes(answers) == [(-32700, "parse_error", None)] * len(lines)
 
     async def test_json_that_is_no_request_is_an_invalid_request(self, process: SidecarProcess) -> None:
         lines = [b"1", b'"ping"', b"null", b"{}", b"[]", b'{"jsonrpc":"1.0","method":"p"}', b'{"jsonrpc":"2.0"}']
-        answers = await answers_to(process, b"\n".join(lines) + b"\n")
+        answers = await process.answers_to(b"\n".join(lines) + b"\n")
 
-        assert codes(answers) == [(-32600, "invalid_request", None)] * len(lines)
+        assert error_codes(answers) == [(-32600, "invalid_request", None)] * len(lines)
 
     async def test_a_line_of_over_16_mib_is_dropped_and_the_next_request_works(self, process: SidecarProcess) -> None:
         too_long = request_line("ping", {"padding": "x" * (17 * MIB)})
 
-        (answer,) = await answers_to(process, too_long)
-        assert codes([answer]) == [(-32700, "parse_error", None)]
+        (answer,) = await process.answers_to(too_long)
+        assert error_codes([answer]) == [(-32700, "parse_error", None)]
         assert answer["error"]["message"] == "the line is over 16 MiB"
 
     async def test_a_line_of_just_under_16_mib_is_taken(self, process: SidecarProcess) -> None:
         long = request_line("ping", {"padding": "x" * (16 * MIB - 100)})
 
-        assert [answer["result"] for answer in await answers_to(process, long)] == ["pong"]
+        assert [answer["result"] for answer in await process.answers_to(long)] == ["pong"]
 
     async def test_the_end_of_the_input_ends_a_line_that_is_too_long(self, sample_home: Path) -> None:
         async with SidecarProcess(sample_home) as process:
@@ -74,7 +57,7 @@ class TestTheLine:
 
     async def test_crlf_and_blank_lines_are_accepted(self, process: SidecarProcess) -> None:
         line = request_line("ping").removesuffix(b"\n")
-        answers = await answers_to(process, b"\r\n\n  \n\t\r\n" + line + b"\r\n\r\n" + line + b"\n\n")
+        answers = await process.answers_to(b"\r\n\n  \n\t\r\n" + line + b"\r\n\r\n" + line + b"\n\n")
 
         assert [answer["result"] for answer in answers] == ["pong", "pong"]
 
@@ -129,7 +112,7 @@ class TestTheCall:
 
     async def test_ids_are_echoed_as_they_came(self, process: SidecarProcess) -> None:
         ids = [0, -1, 2**53 + 1, 10**30, 1.5, "", "é", "a\nb", "\u2028", None]
-        answers = await answers_to(process, b"".join(request_line("ping", request_id=given) for given in ids))
+        answers = await process.answers_to(b"".join(request_line("ping", request_id=given) for given in ids))
 
         assert [answer["id"] for answer in answers] == ids
 
@@ -144,7 +127,7 @@ class TestTheCall:
         lines = [json.dumps(call).encode() + b"\n" for call in calls]
         batch = json.dumps(calls).encode() + b"\n"
 
-        assert await answers_to(process, b"".join(lines) + batch) == []
+        assert await process.answers_to(b"".join(lines) + batch) == []
 
 
 class TestABatch:
@@ -170,7 +153,7 @@ class TestABatch:
     async def test_of_over_a_thousand_calls_is_refused_whole(self, process: SidecarProcess) -> None:
         calls = b"[" + b",".join([request_line("ping").strip()] * 1_001) + b"]\n"
 
-        assert codes(await answers_to(process, calls)) == [(-32600, "invalid_request", None)]
+        assert error_codes(await process.answers_to(calls)) == [(-32600, "invalid_request", None)]
 
 
 class TestTheSource:

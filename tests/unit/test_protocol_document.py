@@ -118,7 +118,9 @@ def test_the_numbers_in_the_document_are_those_of_the_limits() -> None:
     for text in (
         f"An input line is at most {limits.MAX_LINE_BYTES // limits.MIB} MiB",
         f"at most {limits.MAX_REPLY_BYTES // limits.MIB} MiB",
-        f"up to {limits.MAX_ID_BYTES // limits.KIB} KiB",
+        f"over {limits.MAX_LINE_VALUES:,} commas and opening brackets",
+        f"of up to {limits.MAX_ID_BYTES // limits.KIB} KiB",
+        f"at most {limits.MAX_PARAM_CHARS:,} characters long",
         f"1 to {limits.MAX_BATCH_CALLS:,} requests",
         f"Up to {limits.MAX_OPEN_HANDLES} streams",
         f"{limits.MAX_WAITING_REPLY_BYTES // limits.MIB} MiB of",
