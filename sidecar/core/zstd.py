@@ -6,6 +6,7 @@ header tells no size.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import zstandard
@@ -17,7 +18,14 @@ from sidecar.limits import MAX_ZSTD_WINDOW_BYTES, ROW_PIECE_BYTES, ZSTD_FEED_BYT
 HEADER_BYTES = 18
 
 
-_decompressor = zstandard.ZstdDecompressor()
+class _OfThread(threading.local):
+    """One a thread: zstandard works in it without the interpreter's lock, so that two would spoil each other's work."""
+
+    def __init__(self) -> None:
+        self.decompressor = zstandard.ZstdDecompressor()
+
+
+_of_thread = _OfThread()
 
 
 def content_bytes(frame: bytes) -> int | None:
@@ -35,7 +43,7 @@ def decompress(frame: bytes, max_bytes: int) -> bytes | None:
     if size_bytes is None or size_bytes > max_bytes:
         return None
     try:
-        return _decompressor.decompress(frame)
+        return _of_thread.decompressor.decompress(frame)
     except zstandard.ZstdError as error:
         raise _broken(error) from None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import tracemalloc
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
@@ -117,6 +118,19 @@ def test_a_whole_frame_is_decompressed_at_once_up_to_a_size() -> None:
     assert decompress(one_frame(TEXT), len(TEXT)) == TEXT
     assert decompress(one_frame(TEXT), len(TEXT) - 1) is None
     assert decompress(stream_compressed(TEXT), len(TEXT)) is None
+
+
+def test_frames_are_decompressed_in_several_threads_at_once() -> None:
+    """Each thread has others', of other sizes and contents, at the same time."""
+    texts = [random.Random(number).randbytes(1_000 + 7_000 * number) * 3 for number in range(8)]
+    frames = [zstandard.ZstdCompressor().compress(text) for text in texts]
+
+    def wrong(first: int) -> int:
+        places = [(first + step) % len(texts) for step in range(2_000)]
+        return sum(decompress(frames[place], MIB) != texts[place] for place in places)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(wrong, range(4))) == [0] * 4
 
 
 def test_a_whole_frame_that_is_cut_off_is_broken() -> None:
