@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
+
+_Error = TypeVar("_Error", bound=BaseException)
 
 log = logging.getLogger(__name__)
 
@@ -220,14 +222,21 @@ def as_sidecar_error(error: BaseException) -> SidecarError:
     An unknown one becomes ``InternalError`` with a fixed text, since a message may hold anything, and is logged here.
     """
     if isinstance(error, SidecarError):
-        # The frames of a traceback hold the request, and the answer with this error in it: a circle, which would keep
-        # a request of 16 MiB until the garbage collector looks for such.
-        error.__cause__ = error.__context__ = None
-        return error.with_traceback(None)
+        return without_frames(error)
     if isinstance(error, OSError):
         return SourceUnreadable(describe_os_error(error))
     log.error("unexpected %s", type(error).__name__, exc_info=error)
     return InternalError()
+
+
+def without_frames(error: _Error) -> _Error:
+    """The error without the tracebacks of itself and of what led to it, for where it is kept.
+
+    Their frames hold what was at hand: requests of 16 MiB, open files, and often what the error is kept in. That is a
+    circle, which would stay until the garbage collector looks for such.
+    """
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 def describe_os_error(error: OSError) -> str:

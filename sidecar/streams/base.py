@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from sidecar.cancel import CancelToken
-from sidecar.errors import SidecarError
+from sidecar.errors import SidecarError, without_frames
 from sidecar.limits import EVENTS_AHEAD, STEP_MS
 
 
@@ -25,6 +25,10 @@ class Event(NamedTuple):
 
 Events = Generator[Event | None, None, None]
 """Events as they are made; ``None`` where none is ready and another stream may have the thread."""
+
+
+Step = Future[bool | Exception]
+"""Some of the work on events in a thread: whether it was the last, or the error that it ended with."""
 
 
 class Outcome(NamedTuple):
@@ -79,25 +83,35 @@ async def in_thread(events: Events, token: CancelToken, pool: ThreadPoolExecutor
     ends by itself, and the iterator is closed after it.
     """
     loop = asyncio.get_running_loop()
-    arrived: asyncio.Queue[Event | Future[bool]] = asyncio.Queue(EVENTS_AHEAD + 1)
+    arrived: asyncio.Queue[Event | Step] = asyncio.Queue(EVENTS_AHEAD + 1)
+    left = False
 
-    def hand_over(item: Event | Future[bool]) -> None:
+    def arrive(item: Event | Step) -> None:
+        # What nobody takes any more would stay: the step holds the queue that it would lie in.
+        if not left:
+            arrived.put_nowait(item)
+
+    def hand_over(item: Event | Step) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(arrived.put_nowait, item)
+            loop.call_soon_threadsafe(arrive, item)
 
-    def make_some() -> bool:
-        """Make the next few events, for ``STEP_MS`` if they are slow to come; True if there are no more."""
+    def make_some() -> bool | Exception:
+        """Make the next few events, for ``STEP_MS`` if they are slow to come; True if there are no more, or why."""
         give_way_at_s = time.monotonic() + STEP_MS / 1000
         made = 0
-        for event in events:
-            if event is not None:
-                hand_over(event)
-                made += 1
-            if made == EVENTS_AHEAD or time.monotonic() >= give_way_at_s:
-                return False
+        try:
+            for event in events:
+                if event is not None:
+                    hand_over(event)
+                    made += 1
+                if made == EVENTS_AHEAD or time.monotonic() >= give_way_at_s:
+                    return False
+        except (SidecarError, OSError) as error:
+            # Files that its frames hold would stay open for as long as somebody holds it.
+            return without_frames(error)
         return True
 
-    def submit() -> Future[bool]:
+    def submit() -> Step:
         step = pool.submit(make_some)
         step.add_done_callback(hand_over)
         return step
@@ -108,11 +122,17 @@ async def in_thread(events: Events, token: CancelToken, pool: ThreadPoolExecutor
             item = await arrived.get()
             if isinstance(item, Event):
                 yield item
-            elif item.result():
+                continue
+            ended = item.result()
+            if isinstance(ended, Exception):
+                raise ended
+            if ended:
                 return
-            else:
-                step = submit()
+            step = submit()
     finally:
+        left = True
+        while not arrived.empty():
+            arrived.get_nowait()
         token.cancel()
         # At once if the step is over, else in its thread when it is.
         step.add_done_callback(lambda _: events.close())
