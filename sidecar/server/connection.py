@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 
-from sidecar.errors import ParseError, ReplyTooLarge
+from sidecar.errors import Cancelled, ParseError, ReplyTooLarge
 from sidecar.limits import CALLS_PER_TURN, DRAIN_S, MAX_LINE_BYTES, MAX_REPLY_BYTES, MIB
 from sidecar.server.command import Command, Context
 from sidecar.server.commands import COMMANDS
@@ -108,6 +108,13 @@ class Connection:
         """Run calls in their order and reply to those that want it; what takes longer than that is left to a task."""
         # Without the calls: their parameters are not to be held until the last job is done.
         answers = [(item.id_json, self._run(item)) for item in items]
+        if self._stopped.is_set():
+            # A shutdown among them cancels the others: here, before they begin, it never depends on what a thread has
+            # done by the time that `run` wakes up.
+            self._handles.cancel_all()
+            for _, answer in answers:
+                if answer.job:
+                    answer.job, answer.error = None, Cancelled()
         if any(answer.job for _, answer in answers):
             self._jobs.begin([answer for _, answer in answers], partial(self._reply, answers, join))
         else:

@@ -108,6 +108,7 @@ class TestBeforeTheFirstStep:
         _, *notifications = await serve(commands, json.dumps(batch).encode())
 
         assert_cancelled(notifications)
+        assert begun == []
 
 
 class TestInTheMiddle:

@@ -199,6 +199,19 @@ class TestBeingTold:
             assert [reply["result"] for reply in batch] == [True, "pong"]
             assert await process.exit_code(ENDS_WITHIN_S) == 0
 
+    async def test_what_stands_in_a_batch_with_shutdown_is_cancelled_before_it_begins(self, sample_home: Path) -> None:
+        async with SidecarProcess(sample_home) as process:
+            names = ["backup_before_upgrade", "analyze_sessions_stream", "shutdown", "list_backups"]
+            calls = [request_line(method, request_id=number) for number, method in enumerate(names, 1)]
+            await process.send(b"[" + b",".join(call.strip() for call in calls) + b"]\n")
+            (backup, stream, shutdown, backups), *notifications = await process.read_to_end()
+
+            assert backup["error"]["data"] == backups["error"]["data"] == {"kind": "cancelled", "retryable": False}
+            assert shutdown["result"] is True
+            assert methods(notifications) == ["sessions:cancelled", "sessions:done"]
+            assert {message["params"]["handleId"] for message in notifications} == {stream["result"]}
+            assert not (sample_home / ".clawpal").exists()
+
     async def _tell(self, process: SidecarProcess, how: str) -> None:
         if how == "shutdown":
             await process.request("shutdown")
