@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import msgspec
 from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, ValidationError
 from pydantic.alias_generators import to_camel
+from pydantic_core import ErrorDetails
 
 from sidecar.errors import InvalidParams
 from sidecar.limits import MAX_PARAM_CHARS
@@ -28,8 +29,13 @@ def parse(name: str, given: tuple[Any, ...] | dict[str, Any]) -> Params:
     try:
         return MODELS[name].model_validate(by_name(name, given))
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
-        raise InvalidParams("; ".join(problems)) from None
+        raise InvalidParams("; ".join(map(_words_of, error.errors()))) from None
+
+
+def _words_of(problem: ErrorDetails) -> str:
+    """The field at fault, and why; pydantic's own words for an object name a class of ours."""
+    why = "Input should be an object" if problem["type"] == "model_type" else problem["msg"]
+    return f"{'.'.join(map(str, problem['loc']))}: {why}"
 
 
 def by_name(name: str, given: tuple[Any, ...] | dict[str, Any]) -> dict[str, Any]:
