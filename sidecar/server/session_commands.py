@@ -42,7 +42,8 @@ def clear(context: Context, params: Any) -> Job:
 
 def preview(context: Context, params: PreviewParams) -> Job:
     transcript = partial(context.home(params).transcript, params.agent_id, params.session_id)
-    return partial(preview_session, transcript, params.agent_id, params.session_id)
+    instead = "remote_preview_session_stream" if hasattr(params, "host_id") else "preview_session_stream"
+    return partial(preview_session, transcript, params.agent_id, params.session_id, stream_instead=instead)
 
 
 def preview_stream(context: Context, params: PreviewStreamParams) -> Stream:

@@ -72,8 +72,17 @@ def keep_freed_memory() -> None:
     bytes(KEPT_FREE_BYTES // 2)
 
 
-def preview_session(open_transcript: OpenTranscript, agent_id: str, session_id: str, token: CancelToken) -> msgspec.Raw:
-    """All messages of a session, as the JSON text of their array. ``ReplyTooLarge`` as soon as that is certain."""
+def preview_session(
+    open_transcript: OpenTranscript,
+    agent_id: str,
+    session_id: str,
+    token: CancelToken,
+    stream_instead: str = "preview_session_stream",
+) -> msgspec.Raw:
+    """All messages of a session, as the JSON text of their array.
+
+    ``ReplyTooLarge``, which names ``stream_instead``, as soon as that is certain.
+    """
     reader = MessageReader()
     # Text holds many short messages in a tenth of the memory that they take one by one.
     text = bytearray(b"[")
@@ -82,9 +91,8 @@ def preview_session(open_transcript: OpenTranscript, agent_id: str, session_id: 
             text += b"," if len(text) > 1 else b""
             text += memoryview(_encode(messages))[1:-1]
         if len(text) > MAX_REPLY_BYTES:
-            instead = "preview_session_stream"
             raise ReplyTooLarge(
-                f"the answer is over {MAX_REPLY_BYTES // MIB} MiB; use {instead}", streamInstead=instead
+                f"the answer is over {MAX_REPLY_BYTES // MIB} MiB; use {stream_instead}", streamInstead=stream_instead
             )
     text += b"]"
     if reader.skipped_lines:

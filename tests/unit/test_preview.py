@@ -788,8 +788,8 @@ def test_an_eager_answer_that_grows_too_large_is_given_up_early_for_the_stream(m
             yield from blocks_of(of_content(b'"%b"' % (b"x" * 100 * KIB)))
 
     with pytest.raises(ReplyTooLarge, match="preview_session_stream") as raised:
-        preview_session(endless, "main", "s1", CancelToken())
-    assert raised.value.details == {"streamInstead": "preview_session_stream"}
+        preview_session(endless, "main", "s1", CancelToken(), stream_instead="remote_preview_session_stream")
+    assert raised.value.details == {"streamInstead": "remote_preview_session_stream"}
     assert taken_blocks == 11
 
 
