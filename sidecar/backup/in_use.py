@@ -200,7 +200,8 @@ def _holder(path: bytes, lock: dict[str, Any]) -> str | None:
         return None
     # os.kill would end the process on Windows: there each lock counts for as long as it does for OpenClaw.
     if not isinstance(pid, int) or isinstance(pid, bool) or pid <= 0 or os.name == "nt":
-        return f"process {pid or 'unknown'}" if time.time() - status.st_mtime < LOCK_STALE_S else None
+        holder = f"process {pid}" if pid else "an unknown process"
+        return holder if time.time() - status.st_mtime < LOCK_STALE_S else None
     started = lock.get("startTime", lock.get("starttime"))
     return _process(pid) if _runs(pid, started) else None
 

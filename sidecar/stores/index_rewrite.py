@@ -100,7 +100,8 @@ def live_lock(folder: Folder, name: str) -> str | None:
     pid = _lock_owner(folder, name)
     # os.kill would end the process on Windows: there each lock counts for as long as it does for OpenClaw.
     if pid is None or os.name == "nt":
-        return f"process {pid or 'unknown'}" if age_s < LOCK_STALE_S else None
+        holder = f"process {pid}" if pid else "an unknown process"
+        return holder if age_s < LOCK_STALE_S else None
     return f"process {pid}" if _runs(pid) else None
 
 

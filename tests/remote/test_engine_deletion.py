@@ -344,7 +344,7 @@ def test_a_lock_that_tells_no_process_counts_for_half_an_hour(engine: Engine, tm
 
     set_age(LOCK_STALE_S - 60)
     assert removed(engine, tmp_path, *sessions) == [
-        ["locked", place, "process unknown"] for place in range(len(sessions))
+        ["locked", place, "an unknown process"] for place in range(len(sessions))
     ]
     set_age(LOCK_STALE_S + 1)
     assert [record[0] for record in removed(engine, tmp_path, *sessions)] == ["removed"] * len(sessions)

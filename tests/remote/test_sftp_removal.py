@@ -161,7 +161,7 @@ class TestLocks:
         write_lock(folder / "b.jsonl.lock", 60, "just being writ")
         records = removed(link, home, whole("a"), whole("b"), whole("kept"))
         assert [record.name for record in records] == ["locked", "locked", "removed", "end"]
-        assert [record.items for record in records[:2]] == [[0, "process 4242"], [1, "process unknown"]]
+        assert [record.items for record in records[:2]] == [[0, "process 4242"], [1, "an unknown process"]]
         assert left(folder) == {"a.jsonl", "a.jsonl.lock", "b.jsonl", "b.jsonl.lock", "sessions.json"}
 
     def test_a_lock_that_is_as_old_as_openclaw_lets_any_become_is_stale(self, link: Link, home: Path) -> None:

@@ -84,7 +84,7 @@ export function liveLock(folder, name) {
     }
     const pid = lockOwner(folder, name);
     if (pid === null) {
-        return Date.now() - Number(found.mtimeMs) < LOCK_STALE_MS ? "process unknown" : null;
+        return Date.now() - Number(found.mtimeMs) < LOCK_STALE_MS ? "an unknown process" : null;
     }
     return isRunning(pid) ? `process ${pid}` : null;
 }

@@ -200,7 +200,8 @@ function holderOf(path, { pid, startTime, starttime }) {
     }
     if (!Number.isSafeInteger(pid) || pid <= 0) {
         const shown = typeof pid === "string" || typeof pid === "number" ? encoded(String(pid)) : "";
-        return Date.now() - Number(status.mtimeMs) < LOCK_STALE_MS ? `process ${shown || "unknown"}` : null;
+        const holder = shown ? `process ${shown}` : "an unknown process";
+        return Date.now() - Number(status.mtimeMs) < LOCK_STALE_MS ? holder : null;
     }
     return isRunning(pid, startTime ?? starttime) ? processOf(pid) : null;
 }

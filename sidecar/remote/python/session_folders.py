@@ -54,7 +54,7 @@ def live_lock(folder: Folder, name: str) -> str | None:
         raise
     pid = _lock_owner(folder, name)
     if pid is None:
-        return "process unknown" if age_s < LOCK_STALE_S else None
+        return "an unknown process" if age_s < LOCK_STALE_S else None
     return f"process {pid}" if _runs(pid) else None
 
 

@@ -51,7 +51,7 @@ class Locks:
         age_s = await self._age_s(name)
         if age_s is None or age_s >= LOCK_STALE_S:
             return None
-        return f"process {await self._pid(posixpath.join(self._folder, name)) or 'unknown'}"
+        return _words(await self._pid(posixpath.join(self._folder, name)))
 
     @asynccontextmanager
     async def index(self) -> AsyncGenerator[None, None]:
@@ -95,8 +95,8 @@ class Locks:
                     with suppress(FileNotFoundError):
                         await self._files.remove(path, _LOCK_NAME)
             elif time.monotonic() > until_s:
-                owner = await self._pid(path) or "unknown"
-                raise TimeoutError(errno.ETIMEDOUT, f"the session index is locked by process {owner}")
+                owner = _words(await self._pid(path))
+                raise TimeoutError(errno.ETIMEDOUT, f"the session index is locked by {owner}")
             else:
                 await asyncio.sleep(INDEX_LOCK_POLL_S)
 
@@ -138,3 +138,7 @@ class Locks:
                 await self._files.remove(path, name)
             self._ahead_s = (file.attrs.mtime or 0) - time.time()
         return time.time() + self._ahead_s
+
+
+def _words(pid: int | None) -> str:
+    return f"process {pid}" if pid else "an unknown process"
