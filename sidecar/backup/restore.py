@@ -6,6 +6,7 @@ restore is finished or undone, if not by this process, then by ``recovery``.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from contextlib import contextmanager, suppress
@@ -234,6 +235,8 @@ def _make_folders(path: bytes, made: list[bytes]) -> None:
     """Make the folder at ``path`` and those on the way to it, as far as they aren't there, and tell which."""
     if os.path.isdir(path):
         return
+    if os.path.lexists(path):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
     _make_folders(os.path.dirname(path), made)
     os.mkdir(path, 0o700)
     made.append(path)

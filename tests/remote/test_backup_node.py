@@ -29,7 +29,7 @@ from sidecar.backup.home import LocalBackups
 from sidecar.backup.progress import Progress
 from sidecar.backup.rules import PHASES
 from sidecar.cancel import CancelToken
-from sidecar.errors import BackupDamaged, TargetInUse
+from sidecar.errors import BackupDamaged, TargetInUse, TargetNotWritable
 from sidecar.remote import engines
 from sidecar.text import wire_name
 from tests.remote.engine import SCRIPTS, Engine, Record, Run, bare_node, node, request_for, told
@@ -587,6 +587,19 @@ def test_a_tree_that_is_not_there_is_restored(host: Host) -> None:
     assert restore_there(host, name) is None
     restored = state(host)
     assert restored == {path: told for path, told in before.items() if path not in left_out(before)}
+
+
+def test_a_file_where_the_tree_should_be_is_left_and_said_to_be_no_directory(host: Host) -> None:
+    host.write("openclaw.json", "{}")
+    name = host.backup_there()
+    shutil.rmtree(host.root)
+    host.root.write_text("a file")
+    *_, last = host.ask("restore", backupName=name, force=False)
+    assert last.items[3:5] == [f"not a directory: {host.root}; nothing was changed", "target_not_writable"]
+    with pytest.raises(TargetNotWritable) as raised:
+        host.here.restore(name, False, progress())
+    assert [raised.value.message, raised.value.kind, raised.value.details] == last.items[3:]
+    assert host.root.read_text() == "a file"
 
 
 def left_out(tree: Contents) -> set[str]:

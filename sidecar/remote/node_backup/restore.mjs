@@ -205,6 +205,10 @@ function makeFoldersTo(path, made) {
     if (unless(["ENOENT", "ENOTDIR"], () => statusThrough(path))?.isDirectory()) {
         return;
     }
+    if (isLexically(path)) {
+        // Says that it is no folder.
+        listNames(path);
+    }
     makeFoldersTo(dirName(path), made);
     makeFolder(path, 0o700);
     made.push(path);
