@@ -172,7 +172,9 @@ class RemoteProcess(asyncssh.SSHClientSession[bytes]):
             raise RemoteFailed(f"the command on the host was ended by the signal {self._signal}{self._words()}")
         if self._failure is not None and "eepalive" in str(self._failure):
             raise HostTimedOut(f"timed out: {self._failure}")
-        raise ConnectionBroken(f"connection closed: the host has gone{f': {self._failure}' if self._failure else ''}")
+        # By the host, by the network, or here: by ssh_disconnect.
+        why = f": {self._failure}" if self._failure else ""
+        raise ConnectionBroken(f"connection closed while the command ran{why}")
 
     def _words(self) -> str:
         return f": {self.stderr}" if self._stderr else ""
