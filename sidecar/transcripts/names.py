@@ -23,6 +23,7 @@ SECRET = "<secret>"  # noqa: S105 (it stands for one)
 
 _SNAPSHOT = re.compile(r"\b\d{4}-\d\d-\d\d_\d{6}(?:-\d+)?\b")
 _UUID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
+_FREE = re.compile(r"[\d,]+\.\d MiB(?= are free)")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
 Rule = tuple[str, Callable[[Any], bool]]
@@ -83,7 +84,7 @@ class Names:
         text = _UUID.sub(lambda match: self._handles.get(match[0], match[0]), text)
         for name, meant in self._texts.items():
             text = text.replace(meant, name)
-        return _SNAPSHOT.sub(self._name_of_snapshot, text)
+        return _FREE.sub("<free>", _SNAPSHOT.sub(self._name_of_snapshot, text))
 
     def _name_of_snapshot(self, match: re.Match[str]) -> str:
         if self._is_fixed(match[0]):

@@ -34,6 +34,7 @@ TEXTS = {
     "<host-home>": HOME,
     "<fingerprint>": FINGERPRINT,
     "<time>": "2026-01-01T00:00:00Z",
+    "<free>": "0.0 MiB",
 }
 VERSIONS = {"version": __version__, "protocolVersion": PROTOCOL_VERSION}
 HANDSHAKE = frozenset({"ping", "get_sidecar_info", "rpc.discover"})
