@@ -159,7 +159,7 @@ class GivenHost(Params):
 
     id: str = ""
     label: str
-    host: Annotated[Path, Field(min_length=1)]
+    host: Annotated[str, Field(min_length=1), AfterValidator(_short), AfterValidator(_without_nul)]
     port: Annotated[int, Field(ge=1, le=65_535)]
     username: str
     auth_method: AuthMethod

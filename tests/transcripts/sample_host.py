@@ -25,8 +25,9 @@ KEYS: tuple[Key, ...] = get_args(Key)
 _TOOLS = ("sh", "env", "uname")
 _PYTHON = Path("/usr/bin/python3")
 _KEY_ALGORITHM = "ssh-ed25519"
-_KEY, _LOCKED_KEY = ".ssh/key", ".ssh/locked_key"
-_HOMES = ("brief", "large", "broken", "nobody")
+_KEY_TYPES = ("ed25519",)
+_KEY, _LOCKED_KEY, _BARE_KEY, _FULL_KEY = ".ssh/key", ".ssh/locked_key", ".ssh/bare_key", ".ssh/full_key"
+_HOMES = ("brief", "large", "huge", "broken", "damaged", "busy", "blocked", "nobody")
 
 
 class SampleHost:
@@ -38,10 +39,19 @@ class SampleHost:
             folder.chmod(0o755)
             path = tools_folder(folder / "bin", _TOOLS, node=node_executable(), python3=_PYTHON)
             self._sshd = undo.enter_context(Sshd(path=str(path)))
-            # A port that is taken, and at which nobody listens.
-            silent = undo.enter_context(socket.socket())
-            silent.bind((self._sshd.host, 0))
+            bare = tools_folder(folder / "bare", _TOOLS)
+            self._bare = undo.enter_context(Sshd(path=str(bare), key_types=_KEY_TYPES))
+            self._full = undo.enter_context(Sshd(max_sessions=0, key_types=_KEY_TYPES))
+            # A port that is taken, and at which nobody listens; one where so many wait already that nobody is answered.
+            silent, mute, *waiting = (undo.enter_context(socket.socket()) for _ in range(4))
+            for taken in (silent, mute):
+                taken.bind((self._sshd.host, 0))
             self._silent_port: int = silent.getsockname()[1]
+            self._mute_port: int = mute.getsockname()[1]
+            mute.listen(0)
+            for client in waiting:
+                client.setblocking(False)
+                client.connect_ex(mute.getsockname())
             self._closing = undo.pop_all()
         return self
 
@@ -67,7 +77,13 @@ class SampleHost:
         write_sample_home(self.home)
         self._sshd.account.own(*self.home.iterdir())
 
-        for given, name in ((self._sshd.client_key, _KEY), (self._sshd.encrypted_key, _LOCKED_KEY)):
+        keys = {
+            _KEY: self._sshd.client_key,
+            _LOCKED_KEY: self._sshd.encrypted_key,
+            _BARE_KEY: self._bare.client_key,
+            _FULL_KEY: self._full.client_key,
+        }
+        for name, given in keys.items():
             shutil.copy(given, home / name)
             (home / name).chmod(0o600)
         instances = home / ".clawpal" / "instances.json"
@@ -75,7 +91,7 @@ class SampleHost:
         stored["instances"] += self._instances()
         instances.write_text(json.dumps(stored))
         known_hosts = {
-            "trusted": self._sshd.known_hosts_line(_KEY_ALGORITHM),
+            "trusted": "".join(host.known_hosts_line(_KEY_ALGORITHM) for host in (self._sshd, self._bare, self._full)),
             # As good as any other key of that kind.
             "changed": f"[{self._sshd.host}]:{self.port} {self._sshd.client_key.with_suffix('.pub').read_text()}",
             "unknown": "",
@@ -96,6 +112,9 @@ class SampleHost:
             self._instance("locked", keyPath=f"~/{_LOCKED_KEY}"),
             self._instance("stranger", username="stranger"),
             self._instance("silent", port=self._silent_port),
+            self._instance("mute", port=self._mute_port),
+            self._instance("bare", port=self._bare.port, keyPath=f"~/{_BARE_KEY}"),
+            self._instance("full", port=self._full.port, keyPath=f"~/{_FULL_KEY}"),
         ]
 
     def _instance(self, name: str, home: str | None = None, **settings: object) -> dict[str, Any]:
@@ -115,6 +134,6 @@ class SampleHost:
             "instanceType": "remote_ssh",
             "label": name,
             "openclawHome": home,
-            "clawpalDataDir": None,
+            "clawpalDataDir": home and f"{home}/.clawpal",
             "sshHostConfig": config,
         }

@@ -20,7 +20,7 @@ from tests.client import WireRules, request_line
 from tests.transcripts.replay import FOLDER
 
 TRANSCRIPTS = sorted(FOLDER.glob("*.jsonl"))
-NAME = re.compile(r"<(?:openclaw|(?:host-)?home|fingerprint|port|time|free|age|rate|number|version|(?:handle|backup)-\d+)>")
+NAME = re.compile(r"<(?:openclaw|(host-)?home|fingerprint|port|time|free|age|rate|number|version|(handle|backup)-\d+)>")
 ANALYSIS = FOLDER / "analyze_sessions_stream.jsonl"
 
 

@@ -9,23 +9,18 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from sidecar.errors import COMMAND_ERRORS, HostUnknown, RemoteFailed
 from sidecar.server.commands import COMMANDS
 from sidecar.transcripts.lines import ANY_CHUNKS, Line, read_transcript, write_transcript
 from tests.transcripts.replay import FOLDER, key_of_host, replay, sent_methods
-from tests.transcripts.sample_home import write_sample_home
+from tests.transcripts.sample_home import HUGE_BYTES, write_sample_home
 from tests.transcripts.sample_host import SampleHost
 
 TRANSCRIPTS = sorted(FOLDER.glob("*.jsonl"))
-OF_HOSTS_ALONE = {
-    "remote_analyze_sessions.cancelled",
-    "remote_analyze_sessions.host_key_unknown",
-    "remote_analyze_sessions.host_not_found",
-    "remote_analyze_sessions_stream.host_key_unknown",
-    "remote_analyze_sessions_stream.host_not_found",
-    "remote_backup_before_upgrade",
-    "remote_delete_sessions_by_ids.host_unreachable",
-}
-"""Transcripts of ``remote_`` commands about what can't happen here, or is told otherwise."""
+OF_HOSTS_ALONE = {"remote_backup_before_upgrade"}
+"""Transcripts of ``remote_`` commands that are told otherwise than what they are the twins of."""
+KINDS_OF_HOSTS = {error.kind for error in COMMAND_ERRORS if HostUnknown.code >= error.code >= RemoteFailed.code}
+"""By these a transcript is called that is about what can't happen here."""
 
 
 @pytest.fixture
@@ -60,7 +55,10 @@ def test_every_command_is_called_in_a_transcript_of_its_name(command: str) -> No
 
 def is_asked_here_too(path: Path) -> bool:
     """Whether a transcript asks a host for what another one asks for here."""
-    return path.name.startswith("remote_") and path.stem not in OF_HOSTS_ALONE
+    end = path.stem.partition(".")[2]
+    # Which host is a parameter too, and is asked for first.
+    is_of_hosts_alone = path.stem in OF_HOSTS_ALONE or end in KINDS_OF_HOSTS or end == "invalid_params"
+    return path.name.startswith("remote_") and not is_of_hosts_alone
 
 
 class Conversation(NamedTuple):
@@ -76,14 +74,14 @@ class Conversation(NamedTuple):
         asked: list[Any] = []
         lines = read_transcript(path)
         for line in lines:
-            if line.kind == "$" and line.text.startswith("HOME=<home>/"):
-                home = line.text.partition("/")[2]
+            if line.kind == "$" and line.text.startswith("HOME="):
+                home = line.text.rpartition("/")[2]
             elif line.kind == ">" and line.text.startswith("{"):
                 call = json.loads(line.text)
                 if call["method"].startswith("remote_"):
                     call["method"] = call["method"].removeprefix("remote_")
                     host_id, call["params"] = without_host(call.get("params"))
-                    home = host_id.removeprefix("ssh:").replace("sample", "")
+                    home = home or host_id.removeprefix("ssh:").replace("sample", "")
                 asked.append([call["id"], call["method"], call.get("params") or {}])
         # On a host, the home of the transcript is that of its user.
         text = json.dumps([found for found in comparable(lines) if found[0] == "<"])
@@ -126,5 +124,5 @@ def snapshot(home: Path) -> dict[str, tuple[bytes, float]]:
     return {
         str(path.relative_to(home)): (path.read_bytes(), path.stat().st_mtime if path.suffix == ".jsonl" else 0)
         for path in home.rglob("*")
-        if path.is_file()
+        if path.is_file() and path.stat().st_size < HUGE_BYTES
     }

@@ -125,7 +125,7 @@ def test_each_line_of_a_transcript_is_as_the_schemas_say(path: Path) -> None:
 def test_each_notification_and_each_reply_is_seen_in_a_transcript() -> None:
     conversations = [Conversation.of(read_transcript(path)) for path in TRANSCRIPTS]
     seen = {notification["method"] for told in conversations for notification in told.notifications}
-    assert seen >= DOCUMENT["x-notifications"].keys() - CHUNKS - {"restore:cancelled", "verify:cancelled"}
+    assert seen >= DOCUMENT["x-notifications"].keys() - CHUNKS
     answered = {
         told.requests[json.dumps(reply["id"])]["method"]
         for told in conversations
