@@ -28,15 +28,16 @@ class AgentSessions:
     def __init__(self, agent: AgentFolder, token: CancelToken, failed: FailedItems) -> None:
         self.agent = wire_name(agent.name)
         self._stores: list[Store] = []
+        self._database: SqliteStore | None = None
         try:
             os.stat(agent.path)
         except OSError as error:  # a loop of links, say: one failed item, not one for each folder that should be in it
             failed.add(wire_name(agent.path), error)
             return
-        database = _database(agent, token, failed)
-        self._stores = [JsonlStore(agent, token, failed, database)]
-        if database is not None:
-            self._stores.append(database)
+        self._database = _database(agent, token, failed)
+        self._stores = [JsonlStore(agent, token, failed, self._database)]
+        if self._database is not None:
+            self._stores.append(self._database)
 
     @property
     def sessions_total(self) -> int:
@@ -45,8 +46,13 @@ class AgentSessions:
 
     def sessions(self, now_ms: float) -> Iterator[SessionAnalysis | None]:
         """Analyse one session after another; ``None`` between the blocks of a large one."""
-        for store in self._stores:
-            yield from store.sessions(now_ms)
+        try:
+            for store in self._stores:
+                yield from store.sessions(now_ms)
+        finally:
+            # Files are compared with it: it may be open though its own turn never came.
+            if self._database is not None:
+                self._database.close()
 
     def transcript(self, session_id: str) -> Iterator[Block] | None:
         """The transcript of a session as blocks of whole lines; ``None`` if the agent has none of that id."""

@@ -27,10 +27,6 @@ Events = Generator[Event | None, None, None]
 """Events as they are made; ``None`` where none is ready and another stream may have the thread."""
 
 
-Step = Future[bool | Exception]
-"""Some of the work on events in a thread: whether it was the last, or the error that it ended with."""
-
-
 class Outcome(NamedTuple):
     """How a stream ended: as planned, cancelled, or with an error."""
 
@@ -83,20 +79,21 @@ async def in_thread(events: Events, token: CancelToken, pool: ThreadPoolExecutor
     ends by itself, and the iterator is closed after it.
     """
     loop = asyncio.get_running_loop()
-    arrived: asyncio.Queue[Event | Step] = asyncio.Queue(EVENTS_AHEAD + 1)
+    arrived: asyncio.Queue[Event | Future[bool]] = asyncio.Queue(EVENTS_AHEAD + 1)
+    errors: list[Exception] = []
     left = False
 
-    def arrive(item: Event | Step) -> None:
+    def arrive(item: Event | Future[bool]) -> None:
         # What nobody takes any more would stay: the step holds the queue that it would lie in.
         if not left:
             arrived.put_nowait(item)
 
-    def hand_over(item: Event | Step) -> None:
+    def hand_over(item: Event | Future[bool]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(arrive, item)
 
-    def make_some() -> bool | Exception:
-        """Make the next few events, for ``STEP_MS`` if they are slow to come; True if there are no more, or why."""
+    def make_some() -> bool:
+        """Make the next few events, for ``STEP_MS`` if they are slow to come; True if there are no more."""
         give_way_at_s = time.monotonic() + STEP_MS / 1000
         made = 0
         try:
@@ -107,11 +104,11 @@ async def in_thread(events: Events, token: CancelToken, pool: ThreadPoolExecutor
                 if made == EVENTS_AHEAD or time.monotonic() >= give_way_at_s:
                     return False
         except (SidecarError, OSError) as error:
-            # Files that its frames hold would stay open for as long as somebody holds it.
-            return without_frames(error)
+            # Not raised: a future would hold it, and it the files that its frames have open.
+            errors.append(without_frames(error))
         return True
 
-    def submit() -> Step:
+    def submit() -> Future[bool]:
         step = pool.submit(make_some)
         step.add_done_callback(hand_over)
         return step
@@ -122,13 +119,10 @@ async def in_thread(events: Events, token: CancelToken, pool: ThreadPoolExecutor
             item = await arrived.get()
             if isinstance(item, Event):
                 yield item
-                continue
-            ended = item.result()
-            if isinstance(ended, Exception):
-                raise ended
-            if ended:
-                return
-            step = submit()
+            elif item.result():
+                break
+            else:
+                step = submit()
     finally:
         left = True
         while not arrived.empty():
@@ -136,3 +130,5 @@ async def in_thread(events: Events, token: CancelToken, pool: ThreadPoolExecutor
         token.cancel()
         # At once if the step is over, else in its thread when it is.
         step.add_done_callback(lambda _: events.close())
+    if errors:
+        raise errors.pop()
