@@ -1,5 +1,5 @@
 // The types of the protocol of clawpal-sidecar, version 1.0: made by `make protocol`, so don't change them here.
-// An object may have more fields than stand here.
+// An object may have more fields than stand here, and a text more values where "string & {}" stands beside them.
 
 /** All sessions of one agent: the eager answer. */
 export interface AgentSessionAnalysis {
@@ -70,7 +70,8 @@ export type ErrorKind =
   | "target_not_writable"
   | "reply_too_large"
   | "too_busy"
-  | "cancelled";
+  | "cancelled"
+  | (string & {});
 
 /** The payload of `sessions:error`. */
 export interface ErrorNotice {
@@ -182,8 +183,8 @@ export interface SessionAnalysis {
   model: string | null;
   category: "empty" | "low_value" | "valuable";
   kind: "archive" | "sessions";
-  store: "jsonl" | "sqlite";
-  archivedAs: "deleted" | "imported" | "reset" | null;
+  store: "jsonl" | "sqlite" | (string & {});
+  archivedAs: "deleted" | "imported" | "reset" | (string & {}) | null;
   headerId: string | null;
   skippedLines: number;
 }
@@ -301,7 +302,7 @@ export interface WorkError {
 export interface WorkProgress {
   handleId: string;
   seq: number;
-  phase: "snapshot" | "config" | "agents" | "memory" | "done";
+  phase: "snapshot" | "config" | "agents" | "memory" | "done" | (string & {});
   filesCopied: number;
   bytesCopied: number;
   filesTotal: number;

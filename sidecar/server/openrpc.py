@@ -1,7 +1,8 @@
 """The protocol as an OpenRPC document, made of the types that the code has: what ``rpc.discover`` answers.
 
 Its schemas are of JSON Schema's draft 7, as OpenRPC has them. Objects may have more fields than they name, for a client
-ignores what it doesn't know; a field that may be absent isn't ``required``, one that may be null says so.
+ignores what it doesn't know; a field that may be absent isn't ``required``, one that may be null says so. An
+enumeration that may grow admits any text beside the values that it has today.
 """
 
 from __future__ import annotations
@@ -35,6 +36,13 @@ _BETTER: dict[str, dict[str, Schema]] = {
     "PreviewMessage": {"content": {"type": "string"}},
 }
 """What is known of a field and its type doesn't say, since other layers, or speed, want it so."""
+_GROWING = {
+    ("SessionAnalysis", "store"),
+    ("SessionAnalysis", "archivedAs"),
+    ("WorkProgress", "phase"),
+}
+"""Fields whose values may become more within this version of the protocol, as the kinds of errors may; any text is
+valid there. All other enumerations are closed."""
 _DESCRIPTIONS = {"PreviewMessage": "A message of a session; `content` is its text, without images and tool calls."}
 """Where the docstring is about the code."""
 
@@ -54,7 +62,7 @@ def document() -> Schema:
         _as_sent(name, schema)
     for payload in set(payloads):
         _of_a_stream(components[payload.__name__])
-    components["ErrorKind"] = {"title": "ErrorKind", "enum": [error.kind for error in errors]}
+    components["ErrorKind"] = {"title": "ErrorKind", **_growing({"enum": [error.kind for error in errors]})}
     methods = [_method(command, results[command.name], components) for command in COMMANDS]
     return {
         "openrpc": OPENRPC_VERSION,
@@ -143,9 +151,17 @@ def _as_sent(name: str, schema: Schema) -> None:
                 (properties[field],) = (choice for choice in value["anyOf"] if choice != {"type": "null"})
             else:
                 schema["required"].append(field)
+        if (name, field) in _GROWING:
+            properties[field] = _growing(value)
     schema["required"] = [field for field in properties if field in schema["required"]]
     if "description" in schema:
         schema["description"] = _DESCRIPTIONS.get(name) or _for_clients(schema["description"], properties)
+
+
+def _growing(schema: Schema) -> Schema:
+    """A schema for the values of an enumeration, or null, and for texts that are not among them yet."""
+    choices: list[Schema] = schema.get("anyOf") or [{"enum": schema["enum"]}]
+    return {"anyOf": [choices[0], {"type": "string"}, *choices[1:]]}
 
 
 def _of_a_stream(payload: Schema) -> None:

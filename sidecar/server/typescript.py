@@ -10,7 +10,7 @@ Schema = dict[str, Any]
 
 _HEAD = """\
 // The types of the protocol of clawpal-sidecar, version {version}: made by `make protocol`, so don't change them here.
-// An object may have more fields than stand here.
+// An object may have more fields than stand here, and a text more values where "string & {{}}" stands beside them.
 """
 
 
@@ -46,9 +46,9 @@ def _map(name: str, what: str, lines: Iterator[str]) -> str:
 
 def _declaration(name: str, schema: Schema) -> str:
     comment = f"/** {schema['description']} */\n" if "description" in schema else ""
-    if "enum" in schema:
-        values = "".join(f"\n  | {json.dumps(value)}" for value in schema["enum"])
-        return f"{comment}export type {name} ={values};\n"
+    if "properties" not in schema:
+        choices = "".join(f"\n  | {choice}" for choice in _choices(schema))
+        return f"{comment}export type {name} ={choices};\n"
     lines = [f"  {field};\n" for field in _fields(schema)]
     return f"{comment}export interface {name} {{\n{''.join(lines)}}}\n"
 
@@ -66,10 +66,8 @@ def _type(schema: Schema) -> str:
         return str(schema["$ref"]).rpartition("/")[2]
     if "const" in schema:
         return json.dumps(schema["const"])
-    if "enum" in schema:
-        return " | ".join(json.dumps(value) for value in schema["enum"])
-    if "anyOf" in schema:
-        return " | ".join(_type(choice) for choice in schema["anyOf"])
+    if "enum" in schema or "anyOf" in schema:
+        return " | ".join(_choices(schema))
     match schema.get("type"):
         case "array":
             item = _type(schema["items"])
@@ -81,3 +79,18 @@ def _type(schema: Schema) -> str:
         case "string" | "boolean" | "null":
             return str(schema["type"])
     return "unknown"
+
+
+def _choices(schema: Schema) -> Iterator[str]:
+    """The types of an enumeration, or of what admits several; any other text beside known ones leaves those known."""
+    if "enum" in schema:
+        yield from (json.dumps(value) for value in schema["enum"])
+        return
+    is_growing = any("enum" in choice for choice in schema["anyOf"])
+    for choice in schema["anyOf"]:
+        if is_growing and choice == {"type": "string"}:
+            yield "(string & {})"
+        elif "enum" in choice:
+            yield from _choices(choice)
+        else:
+            yield _type(choice)
