@@ -24,6 +24,7 @@ from sidecar.streams.backup import BackupInfo, InfoDone, RestoreDone, WorkError,
 PROTOCOL = Path(__file__).parents[2] / "protocol"
 DOCUMENT = (PROTOCOL / "protocol.md").read_text(encoding="utf-8")
 HOST_ERRORS = [error for error in COMMAND_ERRORS if HostUnknown.code >= error.code >= RemoteFailed.code]
+RECORDED = sorted(PROTOCOL.glob("transcripts/*.jsonl"))
 ENGINES = PROTOCOL.parent / "sidecar" / "remote"
 
 
@@ -72,7 +73,11 @@ def test_each_command_has_a_section_or_row_that_names_its_parameters_and_its_tra
     assert re.findall(r"(\w+)\??:", named[1] if named and fields else "") == [field.alias for field in fields]
     linked = re.findall(r"\(transcripts/([^)]+)\)", text)
     assert f"{command.name}.jsonl" in linked
-    assert all((PROTOCOL / "transcripts" / transcript).exists() for transcript in linked)
+    assert {path.name for path in RECORDED if path.name.startswith(f"{command.name}.")} <= set(linked)
+
+
+def test_each_transcript_is_linked_and_each_link_leads_to_one() -> None:
+    assert set(re.findall(r"\(transcripts/([^)]+)\)", DOCUMENT)) == {path.name for path in RECORDED}
 
 
 def errors_of_hosts() -> list[tuple[str, str, list[str]]]:
@@ -89,20 +94,19 @@ def test_each_error_of_a_host_is_explained() -> None:
 
 def test_errors_in_transcripts_have_the_words_that_the_document_promises() -> None:
     words = {kind: promised for kind, _, promised in errors_of_hosts() if kind != SourceUnreadable.kind}
-    seen = set()
-    for line in "".join(path.read_text() for path in PROTOCOL.glob("transcripts/*.jsonl")).splitlines():
-        error = json.loads(line[2:]).get("error") if line.startswith("< {") else None
-        if error and (kind := error["data"]["kind"]) in words:
-            assert any(word in error["message"] for word in words[kind])
-            seen.add(kind)
-    assert seen == {
-        "host_not_found",
-        "host_key_unknown",
-        "host_key_changed",
-        "passphrase_needed",
-        "login_refused",
-        "host_unreachable",
+    told = [
+        json.loads(line[2:]) for path in RECORDED for line in path.read_text().splitlines() if line.startswith("< {")
+    ]
+    seen = {(message["error"]["data"]["kind"], message["error"]["message"]) for message in told if "error" in message}
+    seen |= {
+        (message["params"]["kind"], message["params"]["error"])
+        for message in told
+        if message.get("method", "").endswith(":error")
     }
+    assert words.keys() <= {kind for kind, _ in seen}
+    for kind, message in seen:
+        if words.get(kind):
+            assert any(word in message for word in words[kind]), message
 
 
 @pytest.mark.parametrize(
@@ -123,6 +127,7 @@ def test_the_numbers_in_the_document_are_those_of_the_limits() -> None:
         f"at most {limits.MAX_PARAM_CHARS:,} characters long",
         f"1 to {limits.MAX_BATCH_CALLS:,} requests",
         f"Up to {limits.MAX_OPEN_HANDLES} streams",
+        f"Up to {limits.MAX_OPEN_JOBS} commands",
         f"{limits.MAX_WAITING_REPLY_BYTES // limits.MIB} MiB of",
         f"for up to {limits.DRAIN_S:.0f} s",
         f"{limits.DEFAULT_BATCH_SESSIONS} if absent, clamped to 1..{limits.MAX_BATCH_SESSIONS}",
