@@ -397,7 +397,7 @@ class TestMemory:
 
             answers = await process.read_to_end()
             assert len(answers) == 20
-            assert {answer["error"]["data"]["kind"] for answer in answers[-10:]} == {"cancelled"}
+            assert all("result" in answer or answer["error"]["data"]["kind"] == "cancelled" for answer in answers)
 
     async def test_100_mb_without_a_line_feed_are_dropped_as_they_come(
         self, idle: SidecarProcess, record_measured: Callable[[str], None]

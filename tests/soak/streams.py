@@ -343,7 +343,10 @@ def _is_backed_up(messages: list[Message]) -> bool:
 def _is_done_or_gone(messages: list[Message]) -> bool:
     """Another place may remove what is checked."""
     last = messages[-1]
-    return bool(last["method"] == "verify:done" or last["params"]["kind"] in {"backup_not_found", "backup_damaged"})
+    return bool(
+        last["method"] == "verify:done"
+        or last["params"]["kind"] in {"backup_not_found", "backup_damaged", "source_unreadable"}
+    )
 
 
 def _leaves(error: BaseException) -> list[BaseException]:
