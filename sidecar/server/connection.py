@@ -15,6 +15,7 @@ from sidecar.server.dispatch import Answer, Dispatcher
 from sidecar.server.handles import Handles
 from sidecar.server.jobs import Jobs
 from sidecar.server.outbox import Outbox
+from sidecar.server.process import FreedMemory
 from sidecar.wire.framing import LineFramer, LineTooLong
 from sidecar.wire.messages import Item, Rejected, batch_line, error_line, parse_line
 
@@ -31,6 +32,7 @@ class Connection:
         self._share = share
         self._outbox = Outbox(write)
         self._stopped = asyncio.Event()
+        self._freed = FreedMemory()
         self.output_lost = False
 
     def stop(self) -> None:
@@ -46,8 +48,8 @@ class Connection:
     async def run(self, chunks: AsyncIterator[bytes]) -> None:
         """Serve the requests in ``chunks`` of bytes, cut anywhere."""
         async with asyncio.TaskGroup() as tasks:
-            self._jobs = Jobs(tasks)
-            self._handles = Handles(self._outbox, tasks)
+            self._jobs = Jobs(tasks, self._work_ended)
+            self._handles = Handles(self._outbox, tasks, self._work_ended)
             context = Context(self._handles, self.stop, self._share)
             self._dispatcher = Dispatcher(self._commands, context, self._handles.open)
             writer = tasks.create_task(self._write())
@@ -140,6 +142,10 @@ class Connection:
         if replies:
             self._outbox.reply(join(replies))
         self._handles.start(answer.handle for _, answer in answers if answer.handle)
+
+    def _work_ended(self) -> None:
+        if not (self._handles.at_work or self._jobs.at_work or self._stopped.is_set()):
+            self._freed.give_back()
 
     async def _drain(self) -> None:
         """Wait until everything has ended and is written."""

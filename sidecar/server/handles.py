@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 
@@ -47,9 +47,11 @@ class Handle:
 class Handles:
     """Opens, starts and cancels streams."""
 
-    def __init__(self, outbox: Outbox, tasks: asyncio.TaskGroup) -> None:
+    def __init__(self, outbox: Outbox, tasks: asyncio.TaskGroup, ended: Callable[[], None]) -> None:
+        """``ended`` is called whenever a stream has ended and its terminal is on its way."""
         self._outbox = outbox
         self._tasks = tasks
+        self._ended = ended
         self._open: dict[str, Handle] = {}
         self._pool = ThreadPoolExecutor(STREAM_THREADS, "stream")
         self._remote_pool = ThreadPoolExecutor(REMOTE_STREAM_THREADS, "remote-stream")
@@ -73,7 +75,7 @@ class Handles:
         for handle in handles:
             handle.pump = self._tasks.create_task(self._run(handle))
             self._pumps.add(handle.pump)
-            handle.pump.add_done_callback(self._pumps.discard)
+            handle.pump.add_done_callback(self._end)
 
     def cancel(self, handle_id: str) -> bool:
         """Stop a stream; True if it was running, and not cancelled before."""
@@ -101,6 +103,14 @@ class Handles:
         """Let go of the threads, which end with what they are doing."""
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._remote_pool.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def at_work(self) -> bool:
+        return bool(self._pumps)
+
+    def _end(self, pump: asyncio.Task[None]) -> None:
+        self._pumps.discard(pump)
+        self._ended()
 
     async def _run(self, handle: Handle) -> None:
         handle.pumping = True

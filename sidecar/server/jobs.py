@@ -23,8 +23,10 @@ log = logging.getLogger(__name__)
 class Jobs:
     """Runs jobs in threads of their own, so that long ones don't hold up streams."""
 
-    def __init__(self, tasks: asyncio.TaskGroup) -> None:
+    def __init__(self, tasks: asyncio.TaskGroup, ended: Callable[[], None]) -> None:
+        """``ended`` is called whenever jobs have been answered."""
         self._tasks = tasks
+        self._ended = ended
         self._pool = ThreadPoolExecutor(JOB_THREADS, "job")
         self._remote_pool = ThreadPoolExecutor(REMOTE_JOB_THREADS, "remote-job")
         self._backup_pool = ThreadPoolExecutor(BACKUP_JOB_THREADS, "backup-job")
@@ -45,7 +47,7 @@ class Jobs:
             accepted.append((answer, answer.job, token))
         task = self._tasks.create_task(self._run_all(accepted, then))
         self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        task.add_done_callback(self._end)
 
     def cancel_all(self) -> None:
         """Tell every job to stop; what it answers is then the error ``cancelled``."""
@@ -66,6 +68,14 @@ class Jobs:
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._remote_pool.shutdown(wait=False, cancel_futures=True)
         self._backup_pool.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def at_work(self) -> bool:
+        return bool(self._running)
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._ended()
 
     async def _run_all(self, jobs: Sequence[tuple[Answer, Job, CancelToken]], then: Callable[[], None]) -> None:
         for answer, job, token in jobs:

@@ -17,6 +17,7 @@ from importlib import import_module
 from sidecar.errors import HomeUnknown
 from sidecar.limits import READ_AHEAD_CHUNKS, READ_BYTES
 from sidecar.server.connection import Connection
+from sidecar.server.process import share_one_heap
 from sidecar.stores.locations import ActivePaths
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ def serve_stdio(share: bool = True) -> int:
     ``share`` as in ``Context``.
     """
     input_fd, output_fd = _claim()
+    share_one_heap()
     return asyncio.run(_serve(input_fd, output_fd, share))
 
 

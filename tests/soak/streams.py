@@ -25,6 +25,7 @@ GROWTH_BYTES = 8 * MIB
 LATE_S = 10.0
 """From a cancel to the terminal; tens of milliseconds are usual, but 64 streams share two threads of a busy machine."""
 # The loop's, the two of stdin and stdout's watch, stdout's writer; pools fill as they are needed.
+_GONE = {"backup_not_found", "backup_unverified", "backup_damaged", "source_unreadable"}
 MOST_THREADS = 4 + STREAM_THREADS + JOB_THREADS + BACKUP_JOB_THREADS
 
 
@@ -341,12 +342,9 @@ def _is_backed_up(messages: list[Message]) -> bool:
 
 
 def _is_done_or_gone(messages: list[Message]) -> bool:
-    """Another place may remove what is checked."""
+    """Another place may remove what is checked, which then lacks its folder, its manifest, or files."""
     last = messages[-1]
-    return bool(
-        last["method"] == "verify:done"
-        or last["params"]["kind"] in {"backup_not_found", "backup_damaged", "source_unreadable"}
-    )
+    return bool(last["method"] == "verify:done" or last["params"]["kind"] in _GONE)
 
 
 def _leaves(error: BaseException) -> list[BaseException]:
