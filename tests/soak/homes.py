@@ -9,6 +9,7 @@ from sidecar.demo.sample import AgentPlan, SampleWriter
 from tests.sqlite_trees import Archive, Schema, Session, SqliteAgent, stream_compressed
 
 NOW_MS = 1_795_000_000_000
+DAMAGED_AGENT = "damaged"
 SESSIONS = 72 + 76 + 72 + 3 + 30 + 30 + 12 + 1
 """As ``write_home`` makes them, agent by agent; of those in the damaged one, one can be read."""
 
@@ -35,7 +36,7 @@ def write_home(home: Path) -> None:
         sessions = [Session(session_id, transcript, {"updatedAt": NOW_MS}) for session_id, transcript in transcripts]
         SqliteAgent(agents / f"schema{schema}", schema, sessions).close()
     _write_cold(agents / "cold")
-    _write_damaged(agents / "damaged")
+    _write_damaged(agents / DAMAGED_AGENT)
 
 
 def _write_cold(folder: Path) -> None:
