@@ -1,0 +1,78 @@
+import { act, cleanup, renderHook, waitFor } from "@testing-library/react";
+import { afterEach, describe, expect, it } from "vitest";
+import { useBackupStream, type BackupStream } from "../../src/backup/useBackupStream";
+import { Backend, removeBackend } from "./backend";
+import { replay } from "./transcript";
+
+afterEach(() => {
+  cleanup();
+  removeBackend();
+});
+
+function start(hostId: string | null = null) {
+  const hook = renderHook(() => useBackupStream(hostId));
+  act(() => {
+    hook.result.current.start();
+  });
+  return hook;
+}
+
+async function phaseIs(hook: { result: { current: BackupStream } }, phase: BackupStream["phase"]) {
+  await waitFor(() => {
+    expect(hook.result.current.phase).toBe(phase);
+  });
+}
+
+describe("a recorded backup", () => {
+  it("is done with the snapshot that was made", async () => {
+    const backend = replay("backup_before_upgrade_stream");
+    const hook = start();
+    await phaseIs(hook, "done");
+    expect(hook.result.current.view.info).toMatchObject({ name: "<backup-1>", sizeBytes: 4771, status: "complete" });
+    expect(backend.listening).toEqual([]);
+  });
+
+  it("of a host is asked by that host's id", async () => {
+    const backend = replay("remote_backup_before_upgrade_stream");
+    const hook = start("ssh:sample");
+    await phaseIs(hook, "done");
+    expect(backend.calls).toEqual([{ method: "remote_backup_before_upgrade_stream", params: { hostId: "ssh:sample" } }]);
+  });
+
+  it("that is cancelled is no failure, and has no snapshot", async () => {
+    const backend = replay("backup_before_upgrade_stream.cancelled");
+    const hook = start();
+    await waitFor(() => {
+      expect(backend.calls).toHaveLength(1);
+    });
+    act(() => {
+      hook.result.current.cancel();
+    });
+    await phaseIs(hook, "cancelled");
+    expect(hook.result.current).toMatchObject({ error: null, view: { info: null } });
+  });
+});
+
+describe("progress", () => {
+  it("is shown as it comes, and stays when the backup fails", async () => {
+    const backend = new Backend(() => "h1");
+    const hook = start();
+    await waitFor(() => {
+      expect(backend.calls).toHaveLength(1);
+    });
+    const copied = { phase: "agents" as const, filesCopied: 3, bytesCopied: 30, filesTotal: 9, bytesTotal: 90 };
+    // The handle is known when what awaits the reply has run.
+    await act(() => new Promise((resolve) => setTimeout(resolve)));
+    act(() => {
+      backend.emit("backup:progress", { handleId: "h1", seq: 0, ...copied, currentPath: "agents/main" });
+    });
+    await waitFor(() => {
+      expect(hook.result.current.view.progress).toMatchObject(copied);
+    });
+    expect(hook.result.current.phase).toBe("running");
+    act(() => {
+      backend.emit("backup:error", { handleId: "h1", seq: 1, error: "no space left", kind: "no_space" });
+    });
+    expect(hook.result.current).toMatchObject({ phase: "failed", error: "no space left", view: { progress: copied } });
+  });
+});
