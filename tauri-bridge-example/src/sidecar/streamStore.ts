@@ -90,7 +90,8 @@ export class StreamStore<N extends EventName, View> {
     const end = this.#model.take(event);
     if (end !== null) this.#end(end);
     // A frame would be as good while the page is seen, but none comes while it is hidden.
-    else this.#timer ??= setTimeout(this.#publish, Math.max(0, this.#publishedMs + PUBLISH_EVERY_MS - performance.now()));
+    else
+      this.#timer ??= setTimeout(this.#publish, Math.max(0, this.#publishedMs + PUBLISH_EVERY_MS - performance.now()));
     return end !== null;
   }
 

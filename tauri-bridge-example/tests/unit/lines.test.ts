@@ -15,11 +15,14 @@ async function* chunksOf(pieces: string[]) {
   for (const piece of pieces) yield Buffer.from(piece, "latin1");
 }
 
-it.each([1, 2, 3, 7, 1_000])("lines are the same in pieces of %i bytes, without what has no end", async (pieceBytes) => {
-  const bytes = Buffer.from(TEXT).toString("latin1");
-  const pieces = bytes.match(new RegExp(`[^]{1,${String(pieceBytes)}}`, "g"))!;
-  expect(await cut(pieces)).toEqual(["one", "", "two \u2028 is one line"]);
-});
+it.each([1, 2, 3, 7, 1_000])(
+  "lines are the same in pieces of %i bytes, without what has no end",
+  async (pieceBytes) => {
+    const bytes = Buffer.from(TEXT).toString("latin1");
+    const pieces = bytes.match(new RegExp(`[^]{1,${String(pieceBytes)}}`, "g"))!;
+    expect(await cut(pieces)).toEqual(["one", "", "two \u2028 is one line"]);
+  },
+);
 
 it("a line that is too long is an error, and those before it are not", async () => {
   const lines: string[] = [];

@@ -27,7 +27,11 @@ describe("a call", () => {
 
   it("rejects with the bare message of an error", async () => {
     const call = client.invoke("ssh_connect", { hostId: "ssh:lab" });
-    const error = { code: -32030, message: "no such host: ssh:lab", data: { kind: "host_not_found", retryable: false } };
+    const error = {
+      code: -32030,
+      message: "no such host: ssh:lab",
+      data: { kind: "host_not_found", retryable: false },
+    };
     client.take(JSON.stringify({ jsonrpc: "2.0", id: sent[0]!.id, error }));
     await expect(call).rejects.toBe("no such host: ssh:lab");
   });

@@ -36,7 +36,9 @@ describe("a recorded backup", () => {
     const backend = replay("remote_backup_before_upgrade_stream");
     const hook = start("ssh:sample");
     await phaseIs(hook, "done");
-    expect(backend.calls).toEqual([{ method: "remote_backup_before_upgrade_stream", params: { hostId: "ssh:sample" } }]);
+    expect(backend.calls).toEqual([
+      { method: "remote_backup_before_upgrade_stream", params: { hostId: "ssh:sample" } },
+    ]);
   });
 
   it("that is cancelled is no failure, and has no snapshot", async () => {

@@ -322,7 +322,9 @@ describe("a second start", () => {
 
   it("on another host asks that host, and the first is cancelled", async () => {
     const backend = newBackend();
-    const hook = renderHook(({ hostId }) => useSessionStream(hostId), { initialProps: { hostId: null as string | null } });
+    const hook = renderHook(({ hostId }) => useSessionStream(hostId), {
+      initialProps: { hostId: null as string | null },
+    });
     await startAgain(backend, hook.result.current);
     hook.rerender({ hostId: "ssh:lab" });
     expect(hook.result.current.phase).toBe("idle");

@@ -1,0 +1,59 @@
+/** Real sidecars, and homes for them. */
+
+import { execFileSync } from "node:child_process";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { expect } from "vitest";
+
+const ROOT = path.resolve(import.meta.dirname, "../../..");
+const BIN = path.join(ROOT, ".venv/bin");
+
+export const COMMAND = process.env["CLAWPAL_SIDECAR"] ?? path.join(BIN, "clawpal-sidecar");
+
+export interface Homes {
+  /** Sessions of both eras, of a few agents. */
+  sample: string;
+  /** One agent with 20,000 sessions, and so much to say of each that an analysis takes seconds. */
+  large: string;
+  /** The same with 50,000. */
+  huge: string;
+  remove: () => void;
+}
+
+export function writeHomes(): Homes {
+  const folder = mkdtempSync(path.join(tmpdir(), "page-homes-"));
+  const env = { ...process.env, PYTHONPATH: ROOT };
+  execFileSync(path.join(BIN, "python"), [path.join(import.meta.dirname, "write_homes.py"), folder], { env });
+  return {
+    sample: path.join(folder, "sample"),
+    large: path.join(folder, "large"),
+    huge: path.join(folder, "huge"),
+    remove: () => {
+      rmSync(folder, { recursive: true });
+    },
+  };
+}
+
+/** What a sidecar of that home is started with: no other directory of OpenClaw is named there. */
+export function environment(home: string): NodeJS.ProcessEnv {
+  const kept = Object.entries(process.env).filter(([name]) => !/^(OPENCLAW|CLAWPAL)/.test(name));
+  return { ...Object.fromEntries(kept), HOME: home };
+}
+
+/** The answer of a command that is asked on the command line. */
+export function ask(home: string, method: string): unknown {
+  const input = `${JSON.stringify({ jsonrpc: "2.0", id: 1, method })}\n`;
+  const output = execFileSync(COMMAND, { env: environment(home), input, maxBuffer: 64 * 1024 * 1024 });
+  return (JSON.parse(output.toString()) as { result: unknown }).result;
+}
+
+export async function processEnds(pid: number): Promise<void> {
+  await expect.poll(() => existsSync(`/proc/${String(pid)}`), { timeout: 10_000 }).toBe(false);
+}
+
+/** How many bytes the process has written so far, to files and pipes. */
+export function bytesWritten(pid: number): number {
+  const written = /^wchar: (\d+)$/m.exec(readFileSync(`/proc/${String(pid)}/io`, "utf8"));
+  return Number(written![1]);
+}
