@@ -52,7 +52,7 @@ export async function connectToRelay(onClosed: (reason: string) => void): Promis
 export class RelayClient {
   readonly #send: (line: string) => void;
   readonly #pending = new Map<number, Pending>();
-  /** Of each handle that the page may not know yet, what came since. */
+  /** Of each handle that the page may not know yet, what came since: no more than comes before a timer of 0 ms. */
   readonly #held = new Map<string, Message[]>();
   #lastId = 0;
   #closed = false;

@@ -8,10 +8,12 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from
 import type { AgentSessionAnalysis, BackupInfo, SidecarInfo } from "../../../protocol/types";
 import { relayPlugin } from "../../relay/vitePlugin";
 import { RELAY_PATH } from "../../src/browser/relay";
-import { ask, COMMAND, environment, processEnds, writeHomes, type Homes } from "./sidecar";
+import { ask, bytesWritten, COMMAND, environment, processEnds, writeHomes, type Homes } from "./sidecar";
 
 const FOLDER = path.resolve(import.meta.dirname, "../..");
 const CHROMIUM = "/usr/bin/chromium";
+/** 50,000 sessions, each with a model of 7,000 letters. */
+const HUGE_ANALYSIS_BYTES = 350_000_000;
 
 let homes: Homes;
 let browser: Browser;
@@ -146,6 +148,27 @@ describe("an analysis", () => {
     await phaseIs("Sessions", "done");
     expect(await shownAgents()).toMatchObject([{ agent: "main", totalFiles: 20_000 }]);
   });
+});
+
+it("a page that is busy holds the sidecar back, and can cancel afterwards", async () => {
+  await openPage(homes.huge);
+  const pid = await sidecarPid();
+  const before = bytesWritten(pid);
+  await section("Sessions").getByRole("button", { name: "Analyse" }).click();
+  await section("Sessions").locator("[data-agent]").waitFor();
+  // While a dialog is open, nothing else of the page runs.
+  const opened = page.waitForEvent("dialog");
+  const busy = page.evaluate(() => {
+    alert("busy");
+  });
+  const dialog = await opened;
+  let last = -1;
+  await expect.poll(() => last === (last = bytesWritten(pid)), { interval: 500, timeout: 20_000 }).toBe(true);
+  expect(last - before).toBeLessThan(HUGE_ANALYSIS_BYTES / 2);
+  await dialog.accept();
+  await busy;
+  await section("Sessions").getByRole("button", { name: "Cancel" }).click();
+  await phaseIs("Sessions", "cancelled");
 });
 
 describe("a backup", () => {
