@@ -328,8 +328,9 @@ impl<R: Runtime> Bridge<R> {
                     self.fail(call.then, failure);
                 }
             }
-            (None, Some(failure)) => log::error!("the sidecar did not understand a request: {}", failure.message),
-            (None, None) => log::error!("the sidecar answered what was not asked"),
+            // Whatever was asked would wait for ever.
+            (None, Some(failure)) => return Err(format!("it did not understand a request: {}", failure.message)),
+            (None, None) => return Err("it answered what was not asked".to_owned()),
         }
         Ok(())
     }
@@ -374,16 +375,15 @@ impl<R: Runtime> Bridge<R> {
 
     // The life of a process
 
-    /// A process has started: it is asked what it implements. `None` if none is wanted any more.
+    /// A process has started: it is asked what it implements. False if none is wanted any more.
     pub fn began(
         self: &Arc<Self>,
         process: Arc<Process>,
         requests: SyncSender<Vec<u8>>,
-        ready: SyncSender<()>,
+        is_ready: impl FnOnce() + Send + 'static,
     ) -> bool {
         let then = move |bridge: &Arc<Self>, outcome: Outcome| match bridge.understood(outcome) {
-            // It isn't waited for any more if it took too long.
-            Ok(()) => drop(ready.try_send(())),
+            Ok(()) => is_ready(),
             Err(problem) => {
                 log::error!("the sidecar does not say what it implements: {problem}");
                 bridge.kill();

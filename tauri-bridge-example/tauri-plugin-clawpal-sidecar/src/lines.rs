@@ -4,6 +4,8 @@ use std::io::{self, BufRead, Read};
 
 pub enum Line {
     Whole,
+    /// The last one, without its LF.
+    Unended,
     /// Longer than the limit; the buffer has its beginning.
     TooLong,
     End,
@@ -21,7 +23,7 @@ pub fn read_line(source: &mut impl BufRead, buffer: &mut Vec<u8>, max_bytes: usi
     Ok(match buffer.len() {
         0 => Line::End,
         length if length > max_bytes => Line::TooLong,
-        _ => Line::Whole,
+        _ => Line::Unended,
     })
 }
 
@@ -51,7 +53,7 @@ mod tests {
         let mut found = Vec::new();
         loop {
             match read_line(&mut source, &mut buffer, max_bytes).unwrap() {
-                Line::Whole => found.push(Some(buffer.clone())),
+                Line::Whole | Line::Unended => found.push(Some(buffer.clone())),
                 Line::TooLong => {
                     found.push(None);
                     skip_line(&mut source).unwrap();

@@ -4,7 +4,7 @@ use std::io::{BufReader, Write};
 use std::process::{ChildStderr, ChildStdin, ChildStdout};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -43,6 +43,13 @@ fn back_off(starts: u32) -> Duration {
     Duration::from_millis((BACKOFF_MS << (starts - 1).min(16)).min(MAX_BACKOFF_MS))
 }
 
+enum News {
+    /// It has said what it implements.
+    Ready,
+    /// It has ended, and how.
+    Ended(String),
+}
+
 /// One process, from its start to its end. Says why it ended, and how long it served.
 fn run<R: Runtime>(bridge: &Arc<Bridge<R>>) -> (String, Duration) {
     let command = match &bridge.settings.command {
@@ -59,8 +66,8 @@ fn run<R: Runtime>(bridge: &Arc<Bridge<R>>) -> (String, Duration) {
     log::info!("the sidecar runs as process {}", process.id);
 
     let (requests, lines) = sync_channel(MAX_REQUESTS);
-    let (ready, is_ready) = sync_channel(1);
-    let (exit, exited) = sync_channel(1);
+    // Each comes once.
+    let (tell, news) = sync_channel(2);
     let (rest, has_read) = sync_channel(1);
     let is_over = Arc::new(AtomicBool::new(false));
 
@@ -76,25 +83,27 @@ fn run<R: Runtime>(bridge: &Arc<Bridge<R>>) -> (String, Duration) {
         });
     }
     {
-        let process = process.clone();
-        thread::spawn(move || exit.send(process.wait()));
+        let (process, tell) = (process.clone(), tell.clone());
+        thread::spawn(move || tell.send(News::Ended(process.wait())));
     }
 
-    if !bridge.began(process.clone(), requests, ready) {
+    if !bridge.began(process.clone(), requests, move || drop(tell.try_send(News::Ready))) {
         process.kill();
     }
-    let mut served_since = None;
-    let mut problem = None;
-    match is_ready.recv_timeout(DISCOVER_S) {
-        Ok(()) => served_since = Some(Instant::now()),
-        Err(RecvTimeoutError::Timeout) => {
+    let (mut served_since, mut problem, mut status) = (None, None, None);
+    match news.recv_timeout(DISCOVER_S) {
+        Ok(News::Ready) => served_since = Some(Instant::now()),
+        Ok(News::Ended(how)) => status = Some(how),
+        Err(_) => {
             problem = Some("it does not say what it implements".to_owned());
             process.kill();
         }
-        // Its call was failed, since it has ended or was killed.
-        Err(RecvTimeoutError::Disconnected) => {}
     }
-    let status = exited.recv().unwrap_or_else(|_| "nobody knows how it ended".to_owned());
+    let how_it_ended = |piece| match piece {
+        News::Ended(how) => Some(how),
+        News::Ready => None,
+    };
+    let status = status.or_else(|| news.iter().find_map(how_it_ended)).expect("the thread that waits says so");
     let served = served_since.map_or(Duration::ZERO, |since| since.elapsed());
 
     // What the pipe still holds is little, so it isn't held back.
@@ -129,7 +138,8 @@ fn read<R: Runtime>(
         match read_line(&mut source, &mut line, MAX_LINE_BYTES) {
             Ok(Line::Whole) => bridge.take_line(&line, process)?,
             Ok(Line::TooLong) => return Err(format!("a line is longer than {MAX_LINE_BYTES} bytes")),
-            Ok(Line::End) => return Ok(()),
+            // A process that was killed may have been in the middle of one.
+            Ok(Line::Unended | Line::End) => return Ok(()),
             Err(error) => return Err(format!("nothing can be read: {error}")),
         }
         line.clear();
@@ -144,7 +154,7 @@ fn log_lines(stderr: ChildStderr) {
         let read = read_line(&mut source, &mut line, MAX_LOG_LINE_BYTES);
         let text = String::from_utf8_lossy(&line);
         match read {
-            Ok(Line::Whole) => log::info!(target: "clawpal-sidecar", "{}", text.trim_end()),
+            Ok(Line::Whole | Line::Unended) => log::info!(target: "clawpal-sidecar", "{}", text.trim_end()),
             Ok(Line::TooLong) => {
                 log::info!(target: "clawpal-sidecar", "{text} …");
                 if skip_line(&mut source).is_err() {

@@ -84,7 +84,7 @@ fn play(path: &Path, invokes: &[(String, Value)], ended: &Path) {
     // The same conversation without a bridge between says what has to come.
     let expected = without_bridge(path);
     let replies = expected.iter().filter(|line| line.get("id").is_some());
-    let mut events = expected.iter().filter(|line| line.get("method").is_some());
+    let events = expected.iter().filter(|line| line.get("method").is_some());
 
     let peer = sidecar().arg("replay").arg(path);
     let mut command = SidecarCommand::new("sh").arg("-c").arg("\"$@\"; echo $? >\"$ENDED\"").arg("sh");
@@ -100,8 +100,7 @@ fn play(path: &Path, invokes: &[(String, Value)], ended: &Path) {
             page.take(handle);
         }
     }
-    loop {
-        let Some(expected) = events.next() else { break };
+    for expected in events {
         let event = page.wait_for(|event| event.name != tauri_plugin_clawpal_sidecar::STATUS_EVENT);
         assert_eq!((&json!(event.name), &event.payload), (&expected["method"], &expected["params"]), "{path:?}");
     }
