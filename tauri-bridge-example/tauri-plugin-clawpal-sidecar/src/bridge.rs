@@ -155,7 +155,8 @@ impl<R: Runtime> Bridge<R> {
             resolver: invoke.resolver.clone(),
             app: app.map(|app| (invoke, app)),
         };
-        match Call::new(command, &params, Then::Page(Box::new(page_call)), &self.budget) {
+        let label = page_call.page.label.clone();
+        match Call::new(&label, command, &params, Then::Page(Box::new(page_call)), &self.budget) {
             Ok(call) => {
                 self.note_host_change(command, &params);
                 self.connect_first(call);
@@ -174,7 +175,7 @@ impl<R: Runtime> Bridge<R> {
 
     fn cancel(self: &Arc<Self>, handles: Vec<String>) {
         for handle in handles {
-            self.ask("cancel_stream", &json!({"handleId": handle}), |_, _| {});
+            self.ask("", "cancel_stream", &json!({"handleId": handle}), |_, _| {});
         }
     }
 
@@ -204,20 +205,23 @@ impl<R: Runtime> Bridge<R> {
         if self.calls().reached.contains(&host) {
             return self.send(call);
         }
-        self.ask("ssh_connect", &json!({"hostId": host}), move |bridge, outcome| match outcome {
-            Ok(_) => bridge.send(call),
-            Err(failure) => bridge.fail(call.then, failure),
-        });
+        self.ask(
+            &call.webview.clone(),
+            "ssh_connect",
+            &json!({"hostId": host}),
+            move |bridge, outcome| match outcome {
+                Ok(_) => bridge.send(call),
+                Err(failure) => bridge.fail(call.then, failure),
+            },
+        );
     }
 
-    /// True if the call waits for the user's answer now.
+    /// The call again, with nobody to ask about it, or None: then it waits for the user's answer.
     fn asks_user(self: &Arc<Self>, call: Call<R>, failure: &Failure) -> Option<Call<R>> {
         let Some(ask) = self.settings.ask_host_key.clone() else { return Some(call) };
-        let webview = match &call.then {
-            Then::Page(page_call) => page_call.page.label.as_str(),
-            Then::Bridge(_) => "",
+        let Some(question) = HostKeyQuestion::of(failure, call.host.as_deref(), &call.webview) else {
+            return Some(call);
         };
-        let Some(question) = HostKeyQuestion::of(failure, call.host.as_deref(), webview) else { return Some(call) };
         // A page that trusts a key itself has asked its user.
         if call.method == "trust_ssh_host_key"
             || call.asked.contains(&question.place())
@@ -251,7 +255,7 @@ impl<R: Runtime> Bridge<R> {
             return;
         }
         let params = json!({"hostId": question.host_id, "fingerprint": question.fingerprint});
-        self.ask("trust_ssh_host_key", &params, move |bridge, outcome| {
+        self.ask("", "trust_ssh_host_key", &params, move |bridge, outcome| {
             let waiting = bridge.calls().questions.answered(&question, true);
             for (call, _) in waiting {
                 match &outcome {
@@ -264,8 +268,14 @@ impl<R: Runtime> Bridge<R> {
 
     // To the sidecar
 
-    fn ask(self: &Arc<Self>, method: &str, params: &Value, then: impl FnOnce(&Arc<Self>, Outcome) + Send + 'static) {
-        match Call::new(method, params, Then::Bridge(Box::new(then)), &self.budget) {
+    fn ask(
+        self: &Arc<Self>,
+        webview: &str,
+        method: &str,
+        params: &Value,
+        then: impl FnOnce(&Arc<Self>, Outcome) + Send + 'static,
+    ) {
+        match Call::new(webview, method, params, Then::Bridge(Box::new(then)), &self.budget) {
             Ok(call) => self.send(call),
             Err((then, failure)) => self.fail(then, failure),
         }
@@ -389,7 +399,7 @@ impl<R: Runtime> Bridge<R> {
                 bridge.kill();
             }
         };
-        let call = Call::new("rpc.discover", &json!({}), Then::Bridge(Box::new(then)), &self.budget);
+        let call = Call::new("", "rpc.discover", &json!({}), Then::Bridge(Box::new(then)), &self.budget);
         let mut calls = self.calls();
         if calls.stage != Stage::Starting {
             return false;
@@ -422,7 +432,7 @@ impl<R: Runtime> Bridge<R> {
                         log::error!("the new sidecar did not take over what was set: {}", failure.message);
                     }
                 };
-                match Call::new(&method, &params, Then::Bridge(Box::new(log_failure)), &self.budget) {
+                match Call::new("", &method, &params, Then::Bridge(Box::new(log_failure)), &self.budget) {
                     Ok(call) => refused.extend(calls.write(call).map(|(call, failure)| (call.then, failure))),
                     Err(then) => refused.push(then),
                 }

@@ -16,6 +16,8 @@ use crate::wire::Failure;
 pub struct Call<R: Runtime> {
     pub method: String,
     pub params: Box<RawValue>,
+    /// The webview that it is made for, if any.
+    pub webview: String,
     /// The host that it is about.
     pub host: Option<String>,
     /// Places, `host:port`, whose keys the user was asked about for this call.
@@ -46,13 +48,25 @@ pub struct PageCall<R: Runtime> {
 
 impl<R: Runtime> Call<R> {
     /// Fails where too many calls wait already.
-    pub fn new(method: &str, params: &Value, then: Then<R>, budget: &Arc<Budget>) -> Result<Self, (Then<R>, Failure)> {
+    pub fn new(
+        webview: &str,
+        method: &str,
+        params: &Value,
+        then: Then<R>,
+        budget: &Arc<Budget>,
+    ) -> Result<Self, (Then<R>, Failure)> {
         let host = params.get("hostId").and_then(Value::as_str).map(str::to_owned);
         let params = serde_json::value::to_raw_value(params).expect("a value is JSON");
         match budget.take(params.get().len()) {
-            Some(charge) => {
-                Ok(Self { method: method.to_owned(), params, host, asked: Vec::new(), then, _charge: charge })
-            }
+            Some(charge) => Ok(Self {
+                webview: webview.to_owned(),
+                method: method.to_owned(),
+                params,
+                host,
+                asked: Vec::new(),
+                then,
+                _charge: charge,
+            }),
             None => Err((then, Failure::new("too many calls wait for the sidecar; try again when some have ended"))),
         }
     }

@@ -450,3 +450,189 @@ impl<R: Runtime> Queue<R> {
         handles.chain(fences).min()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::thread;
+    use std::time::Duration;
+
+    use serde_json::json;
+    use tauri::test::{MockRuntime, mock_app};
+    use tauri::{App, Listener, WebviewWindow, WebviewWindowBuilder};
+
+    use super::*;
+
+    const EVENT: &str = "sessions:chunk";
+    const LAST: &str = "sessions:done";
+
+    fn family() -> Arc<Family> {
+        Arc::new(Family::new(vec![EVENT.into(), "sessions:error".into(), LAST.into()], |name| name == LAST))
+    }
+
+    fn open(app: &App<MockRuntime>, label: &str) -> WebviewWindow<MockRuntime> {
+        WebviewWindowBuilder::new(app, label, Default::default()).build().unwrap()
+    }
+
+    fn notify(delivery: &Delivery<MockRuntime>, name: &str, handle: &str, seq: u64) {
+        let text = json!({"handleId": handle, "seq": seq}).to_string();
+        delivery.notified(name, &serde_json::from_str(&text).unwrap(), &text);
+    }
+
+    fn names(delivery: &Delivery<MockRuntime>) -> Vec<(String, String)> {
+        let mut queue = delivery.queue();
+        let events: Vec<Event> = queue.ready.drain(..).collect();
+        queue.queued_bytes -= events.iter().map(Event::bytes).sum::<usize>();
+        let handle = |event: &Event| serde_json::from_str::<Value>(&event.payload).unwrap()["handleId"].clone();
+        let text = |value: Value| value.as_str().unwrap_or_default().to_owned();
+        events.iter().map(|event| (event.name.clone(), text(handle(event)))).collect()
+    }
+
+    fn pair(name: &str, handle: &str) -> (String, String) {
+        (name.to_owned(), handle.to_owned())
+    }
+
+    #[test]
+    fn a_reload_cancels_what_was_not_taken_and_leaves_the_rest_alone() {
+        let (app, delivery) = (mock_app(), Delivery::new());
+        let (main, other) = (open(&app, "main"), open(&app, "other"));
+        let (page, other_page) = (delivery.page(main.as_ref()), delivery.page(other.as_ref()));
+        assert!(delivery.opened("taken", family(), page.clone()));
+        assert!(delivery.opened("untaken", family(), page.clone()));
+        assert!(delivery.opened("done", family(), page.clone()));
+        assert!(delivery.opened("of another", family(), other_page));
+        delivery.acknowledged("main", Acknowledgement::Handle("taken".into()));
+        for handle in ["taken", "untaken", "done", "of another"] {
+            notify(&delivery, EVENT, handle, 0);
+        }
+        notify(&delivery, LAST, "done", 1);
+
+        assert_eq!(delivery.loads(main.as_ref()), ["untaken"]);
+        notify(&delivery, LAST, "taken", 1);
+        notify(&delivery, LAST, "untaken", 1);
+        delivery.acknowledged("other", Acknowledgement::Handle("of another".into()));
+        assert_eq!(names(&delivery), [pair(EVENT, "taken"), pair(LAST, "taken"), pair(EVENT, "of another")]);
+        // What was asked before the reload, and answered after it, is nobody's.
+        assert!(!delivery.opened("late", family(), page));
+        notify(&delivery, LAST, "late", 0);
+        assert_eq!(delivery.closes("other"), Vec::<String>::new());
+        notify(&delivery, LAST, "of another", 1);
+        assert_eq!(names(&delivery), [pair(LAST, "of another")]);
+        let queue = delivery.queue();
+        assert_eq!((queue.queued_bytes, queue.streams.len()), (0, 0));
+    }
+
+    #[test]
+    fn only_the_page_that_asked_can_take_a_handle() {
+        let (app, delivery) = (mock_app(), Delivery::new());
+        let page = delivery.page(open(&app, "main").as_ref());
+        assert!(delivery.opened("h", family(), page));
+        notify(&delivery, EVENT, "h", 0);
+        delivery.acknowledged("other", Acknowledgement::Handle("h".into()));
+        assert_eq!(names(&delivery), []);
+    }
+
+    #[test]
+    fn a_page_that_never_takes_a_handle_gets_the_events_after_a_while() {
+        let (app, delivery) = (mock_app(), Delivery::new());
+        let page = delivery.page(open(&app, "main").as_ref());
+        assert!(delivery.opened("h", family(), page));
+        notify(&delivery, EVENT, "h", 0);
+        notify(&delivery, LAST, "h", 1);
+        let now = Instant::now();
+        let deadline = delivery.queue().expire(now).unwrap();
+        assert!(deadline <= now + HANDLE_TAKEN_S);
+        assert_eq!(names(&delivery), []);
+        assert_eq!(delivery.queue().expire(deadline), None);
+        assert_eq!(names(&delivery), [pair(EVENT, "h"), pair(LAST, "h")]);
+    }
+
+    #[test]
+    fn a_page_that_never_runs_its_events_is_not_waited_for_after_a_while() {
+        let (app, delivery) = (mock_app(), Delivery::new());
+        delivery.page(open(&app, "main").as_ref());
+        assert_eq!(delivery.emitted(FENCE_EVERY_BYTES).len(), 1);
+        let now = Instant::now();
+        let deadline = delivery.queue().expire(now).unwrap();
+        assert!(deadline <= now + FENCE_S);
+        assert!(delivery.queue().pages["main"].counts);
+        assert_eq!(delivery.queue().expire(deadline), None);
+        assert!(!delivery.queue().pages["main"].counts);
+        // It gets fences all the same, and counts again when it passes one.
+        assert_eq!(delivery.emitted(FENCE_EVERY_BYTES).len(), 1);
+        delivery.acknowledged("main", Acknowledgement::Fence(2));
+        assert!(delivery.queue().pages["main"].counts);
+    }
+
+    #[test]
+    fn a_window_that_never_invoked_anything_is_not_waited_for_and_neither_is_a_closed_one() {
+        let (app, delivery) = (mock_app(), Arc::new(Delivery::new()));
+        let (silent, stuck) = (open(&app, "silent"), open(&app, "stuck"));
+        assert_eq!(delivery.loads(silent.as_ref()), Vec::<String>::new());
+        delivery.page(stuck.as_ref());
+        let (sender, events) = channel();
+        app.listen_any(EVENT, move |event| sender.send(event.payload().len()).unwrap());
+        let (emitting, handle) = (delivery.clone(), app.handle().clone());
+        let emitter = thread::spawn(move || emitting.run(&handle));
+        let payload = json!("x".repeat(MAX_EMITTED_BYTES / 4));
+        for _ in 0..8 {
+            delivery.tell(EVENT, &payload);
+        }
+        // The fifth goes over the limit; the others are only emitted when the window is closed.
+        let within = Duration::from_secs(20);
+        for _ in 0..4 {
+            events.recv_timeout(within).unwrap();
+        }
+        assert!(events.recv_timeout(Duration::from_millis(200)).is_err());
+        assert_eq!(delivery.closes("stuck"), Vec::<String>::new());
+        for _ in 0..4 {
+            events.recv_timeout(within).unwrap();
+        }
+        delivery.close();
+        emitter.join().unwrap();
+    }
+
+    #[test]
+    fn what_waits_for_a_page_stops_the_reader_until_the_page_has_it() {
+        let (app, delivery) = (mock_app(), Arc::new(Delivery::new()));
+        let page = delivery.page(open(&app, "main").as_ref());
+        assert!(delivery.opened("h", family(), page));
+        let text = json!({"handleId": "h", "seq": 0, "x": "x".repeat(MAX_QUEUED_BYTES)}).to_string();
+        delivery.wait_for_room(|| false);
+        delivery.notified(EVENT, &serde_json::from_str(&text).unwrap(), &text);
+        let (sender, has_room) = channel();
+        let reading = delivery.clone();
+        thread::spawn(move || {
+            reading.wait_for_room(|| false);
+            sender.send(()).unwrap();
+        });
+        assert!(has_room.recv_timeout(Duration::from_millis(200)).is_err());
+        let (emitting, handle) = (delivery.clone(), app.handle().clone());
+        let emitter = thread::spawn(move || emitting.run(&handle));
+        delivery.acknowledged("main", Acknowledgement::Handle("h".into()));
+        has_room.recv_timeout(Duration::from_secs(20)).unwrap();
+        delivery.close();
+        emitter.join().unwrap();
+    }
+
+    #[test]
+    fn the_streams_of_a_process_that_is_gone_end_after_what_they_sent() {
+        let (app, delivery) = (mock_app(), Delivery::new());
+        let main = open(&app, "main");
+        let page = delivery.page(main.as_ref());
+        assert!(delivery.opened("taken", family(), page.clone()));
+        assert!(delivery.opened("untaken", family(), page.clone()));
+        assert!(delivery.opened("done", family(), page));
+        delivery.acknowledged("main", Acknowledgement::Handle("taken".into()));
+        for (name, handle) in [(EVENT, "taken"), (EVENT, "untaken"), (LAST, "done")] {
+            notify(&delivery, name, handle, 0);
+        }
+        delivery.broken_off("gone");
+        let ends = |handle: &str| [pair(EVENT, handle), pair("sessions:error", handle), pair(LAST, handle)];
+        assert_eq!(names(&delivery), ends("taken"));
+        delivery.acknowledged("main", Acknowledgement::Handle("untaken".into()));
+        delivery.acknowledged("main", Acknowledgement::Handle("done".into()));
+        assert_eq!(names(&delivery), [&ends("untaken")[..], &[pair(LAST, "done")]].concat());
+        assert!(!delivery.has_streams());
+    }
+}
