@@ -1,0 +1,134 @@
+// The built app in a real window, driven by tauri-driver and WebKitWebDriver, with a home of its own.
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { Builder, Capabilities } from "selenium-webdriver";
+
+const FOLDER = path.resolve(import.meta.dirname, "../..");
+const TARGET = process.env.CARGO_TARGET_DIR ?? path.join(FOLDER, "target");
+const APP = process.env.CLAWPAL_APP ?? path.join(TARGET, "debug/clawpal-example");
+const SIDECAR = process.env.CLAWPAL_SIDECAR ?? path.join(FOLDER, "../.venv/bin/clawpal-sidecar");
+const POLL_MS = 20;
+export const WITHIN_MS = 20_000;
+
+/** Until `look` gives something else than false or undefined. */
+export async function eventually(what, look) {
+  const until = Date.now() + WITHIN_MS;
+  while (Date.now() < until) {
+    const found = await look();
+    if (found !== false && found !== undefined) return found;
+    await delay(POLL_MS);
+  }
+  throw new Error(`not within ${WITHIN_MS} ms: ${what}`);
+}
+
+export function runs(pid) {
+  if (!existsSync(`/proc/${pid}/stat`)) return false;
+  // The name in brackets may hold anything.
+  const state = readFileSync(`/proc/${pid}/stat`, "utf8").split(")").pop().trim()[0];
+  return state !== "Z" && state !== "X";
+}
+
+export function parentOf(pid) {
+  return Number(/^PPid:\s*(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))[1]);
+}
+
+export class Home {
+  path = mkdtempSync(path.join(tmpdir(), "clawpal window "));
+
+  /** A transcript with so many messages of so many letters. */
+  writeSession(agent, session, messages, letters = 600) {
+    const folder = path.join(this.path, ".openclaw/agents", agent, "sessions");
+    mkdirSync(folder, { recursive: true });
+    const message = { type: "message", timestamp: "2024-05-01T10:00:00.000Z", message: { role: "user", content: "x".repeat(letters) } };
+    const header = JSON.stringify({ type: "session", id: session });
+    writeFileSync(path.join(folder, `${session}.jsonl`), `${header}\n${`${JSON.stringify(message)}\n`.repeat(messages)}`);
+  }
+
+  remove() {
+    rmSync(this.path, { recursive: true, force: true });
+  }
+}
+
+async function freePort() {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address();
+  server.close();
+  return port;
+}
+
+export class App {
+  static async open(home) {
+    const app = new App();
+    const [port, nativePort] = [await freePort(), await freePort()];
+    app.webdriver = spawn("tauri-driver", ["--port", port, "--native-port", nativePort], {
+      stdio: ["ignore", "inherit", "inherit"],
+      env: {
+        ...process.env,
+        HOME: home.path,
+        OPENCLAW_HOME: "",
+        OPENCLAW_STATE_DIR: "",
+        CLAWPAL_SIDECAR: SIDECAR,
+        RUST_LOG: process.env.RUST_LOG ?? "warn",
+        // tauri-driver writes one for each request before WebKitWebDriver listens.
+        RUST_BACKTRACE: "0",
+      },
+    });
+    const capabilities = new Capabilities({ browserName: "wry", "tauri:options": { application: APP } });
+    try {
+      app.driver = await eventually("tauri-driver listens", async () => {
+        if (app.webdriver.exitCode !== null) throw new Error("tauri-driver has ended");
+        const session = new Builder().usingServer(`http://127.0.0.1:${port}`).withCapabilities(capabilities).build();
+        return await Promise.resolve(session).catch((error) => (/ECONNREFUSED/.test(String(error)) ? false : Promise.reject(error)));
+      });
+      await app.driver.manage().setTimeouts({ script: 300_000 });
+      await app.loaded();
+    } catch (error) {
+      await app.close();
+      throw error;
+    }
+    return app;
+  }
+
+  async loaded() {
+    await eventually("the page is there", () =>
+      this.driver.executeScript("return document.readyState === 'complete' && !!window.__TAURI_INTERNALS__ || undefined").catch(() => false),
+    );
+  }
+
+  /** Runs the body of an async function in the page, where `invoke` and `listen` are what `@tauri-apps/api` makes of Tauri's own. */
+  async inPage(body, ...args) {
+    const { value, error } = await this.driver.executeAsyncScript(
+      `const done = arguments[arguments.length - 1];
+       const tauri = window.__TAURI_INTERNALS__;
+       const invoke = (command, args) => tauri.invoke(command, args);
+       const listen = (event, take) =>
+         invoke("plugin:event|listen", { event, target: { kind: "Any" }, handler: tauri.transformCallback(take) });
+       (async (args) => { ${body} })(arguments[0]).then((value) => done({ value }), (error) => done({ error: String(error) }));`,
+      args,
+    );
+    if (error !== undefined) throw new Error(error);
+    return value;
+  }
+
+  invoke(command, args = {}) {
+    return this.inPage("return invoke(args[0], args[1])", command, args);
+  }
+
+  async sidecarPid() {
+    return (await this.invoke("get_sidecar_info")).pid;
+  }
+
+  async close() {
+    await Promise.resolve(this.driver?.quit()).catch(() => {});
+    if (this.webdriver.exitCode === null) {
+      this.webdriver.kill();
+      await once(this.webdriver, "exit");
+    }
+  }
+}
