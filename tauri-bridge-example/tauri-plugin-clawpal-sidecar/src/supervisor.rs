@@ -147,6 +147,7 @@ fn read<R: Runtime>(
     }
 }
 
+/// What the sidecar writes there are warnings and errors, unless it is told otherwise.
 fn log_lines(stderr: ChildStderr) {
     let mut source = BufReader::new(stderr);
     let mut line = Vec::new();
@@ -154,9 +155,9 @@ fn log_lines(stderr: ChildStderr) {
         let read = read_line(&mut source, &mut line, MAX_LOG_LINE_BYTES);
         let text = String::from_utf8_lossy(&line);
         match read {
-            Ok(Line::Whole | Line::Unended) => log::info!(target: "clawpal-sidecar", "{}", text.trim_end()),
+            Ok(Line::Whole | Line::Unended) => log::warn!(target: "clawpal-sidecar", "{}", text.trim_end()),
             Ok(Line::TooLong) => {
-                log::info!(target: "clawpal-sidecar", "{text} …");
+                log::warn!(target: "clawpal-sidecar", "{text} …");
                 if skip_line(&mut source).is_err() {
                     return;
                 }

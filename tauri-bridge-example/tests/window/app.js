@@ -1,7 +1,7 @@
 // The built app in a real window, driven by tauri-driver and WebKitWebDriver, with a home of its own.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, linkSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -11,7 +11,7 @@ import { Builder, Capabilities } from "selenium-webdriver";
 const FOLDER = path.resolve(import.meta.dirname, "../..");
 const TARGET = process.env.CARGO_TARGET_DIR ?? path.join(FOLDER, "target");
 const APP = process.env.CLAWPAL_APP ?? path.join(TARGET, "debug/clawpal-example");
-const SIDECAR = process.env.CLAWPAL_SIDECAR ?? path.join(FOLDER, "../.venv/bin/clawpal-sidecar");
+export const SIDECAR = process.env.CLAWPAL_SIDECAR ?? path.join(FOLDER, "../.venv/bin/clawpal-sidecar");
 const POLL_MS = 20;
 export const WITHIN_MS = 20_000;
 
@@ -37,6 +37,22 @@ export function parentOf(pid) {
   return Number(/^PPid:\s*(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))[1]);
 }
 
+export function residentMiB(pid) {
+  return Math.round(Number(/^VmRSS:\s*(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))[1]) / 1024);
+}
+
+/** The process that runs the app's page. */
+export function webProcessOf(appPid) {
+  const found = readdirSync("/proc").find((pid) => {
+    try {
+      return readFileSync(`/proc/${pid}/comm`, "utf8").startsWith("WebKitWebProces") && parentOf(pid) === appPid;
+    } catch {
+      return false; // It is no process, or has ended.
+    }
+  });
+  return Number(found);
+}
+
 export class Home {
   path = mkdtempSync(path.join(tmpdir(), "clawpal window "));
 
@@ -49,8 +65,15 @@ export class Home {
     writeFileSync(path.join(folder, `${session}.jsonl`), `${header}\n${`${JSON.stringify(message)}\n`.repeat(messages)}`);
   }
 
+  /** Another session of the same text, which takes no time to write. */
+  linkSession(agent, session, copy) {
+    const folder = path.join(this.path, ".openclaw/agents", agent, "sessions");
+    linkSync(path.join(folder, `${session}.jsonl`), path.join(folder, `${copy}.jsonl`));
+  }
+
   remove() {
-    rmSync(this.path, { recursive: true, force: true });
+    // WebKit may be writing there still.
+    rmSync(this.path, { recursive: true, force: true, maxRetries: 50, retryDelay: 100 });
   }
 }
 
@@ -84,7 +107,11 @@ export class App {
       app.driver = await eventually("tauri-driver listens", async () => {
         if (app.webdriver.exitCode !== null) throw new Error("tauri-driver has ended");
         const session = new Builder().usingServer(`http://127.0.0.1:${port}`).withCapabilities(capabilities).build();
-        return await Promise.resolve(session).catch((error) => (/ECONNREFUSED/.test(String(error)) ? false : Promise.reject(error)));
+        return await Promise.resolve(session).catch((error) => {
+          // It listens before WebKitWebDriver does, and then breaks the connection.
+          if (/ECONNREFUSED|ECONNRESET|socket hang up/.test(String(error))) return false;
+          throw error;
+        });
       });
       await app.driver.manage().setTimeouts({ script: 300_000 });
       await app.loaded();

@@ -1,8 +1,14 @@
 // Needs a screen (xvfb-run), tauri-driver, WebKitWebDriver, and the example app, built: see ../../README.md.
 import assert from "node:assert/strict";
+import { execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
+import path from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
+import { setTimeout as delay } from "node:timers/promises";
 import { By } from "selenium-webdriver";
-import { App, Home, WITHIN_MS, eventually, parentOf, runs } from "./app.js";
+import { App, Home, SIDECAR, WITHIN_MS, eventually, parentOf, residentMiB, runs, webProcessOf } from "./app.js";
+
+const STANDS_STILL_MS = 5000;
 
 let home;
 let app;
@@ -43,7 +49,8 @@ test("the page shows what an analysis counts", async () => {
 });
 
 test("the page cancels an analysis", async () => {
-  for (let session = 0; session < 12; session++) home.writeSession("main", `s${session}`, 60, 1_000_000);
+  home.writeSession("main", "s0", 30, 1_000_000);
+  for (let copy = 1; copy < 60; copy++) home.linkSession("main", "s0", `s${copy}`);
   app = await App.open(home);
   await press("Analyse");
   await press("Cancel");
@@ -95,24 +102,87 @@ test("what a page asked for before it was loaded anew is cancelled, and holds no
   assert.equal(await app.sidecarPid(), pid);
 });
 
-test("a page that stands still gets all events when it goes on", async () => {
-  home.writeSession("main", "long", 400, 262_144);
+test("a page that stands still costs no memory, and gets all events when it goes on", async () => {
+  home.writeSession("main", "long", 800, 262_144);
   app = await App.open(home);
-  const messages = await app.inPage(`
-    let messages = 0;
-    let next = 0;
-    let last;
-    await listen("session-preview:page", ({ payload }) => {
-      if (payload.seq !== next++) throw new Error("a gap");
-      messages += payload.messages.length;
-      // Twice it doesn't go on for a while.
-      if (payload.seq === 5 || payload.seq === 150) for (const until = Date.now() + 1500; Date.now() < until; );
+  const appPid = parentOf(await app.sidecarPid());
+  const pids = [appPid, webProcessOf(appPid)];
+  const idle = pids.map(residentMiB);
+  await app.driver.executeScript(`
+    const tauri = window.__TAURI_INTERNALS__;
+    window.seen = { messages: 0, gaps: 0, next: 0 };
+    const listen = (event, take) =>
+      tauri.invoke("plugin:event|listen", { event, target: { kind: "Any" }, handler: tauri.transformCallback(take) });
+    listen("session-preview:page", ({ payload }) => {
+      window.seen.gaps += payload.seq !== window.seen.next++;
+      window.seen.messages += payload.messages.length;
+      if (payload.seq === 10) for (const until = Date.now() + ${STANDS_STILL_MS}; Date.now() < until; );
     });
-    const ended = new Promise((resolve) => listen("session-preview:done", ({ payload }) => resolve(payload.totalMessages)));
-    await invoke("preview_session_stream", { agentId: "main", sessionId: "long" });
-    return [await ended, messages];`);
-  assert.deepEqual(messages, [400, 400]);
+    listen("session-preview:done", ({ payload }) => (window.seen.total = payload.totalMessages))
+      .then(() => tauri.invoke("preview_session_stream", { agentId: "main", sessionId: "long" }));`);
+  // In this time all 200 MiB would come.
+  await delay(STANDS_STILL_MS - 1000);
+  const grown = pids.map((pid, index) => residentMiB(pid) - idle[index]);
+  assert.ok(Math.max(...grown) < 64, `app and page have grown by ${grown} MiB`);
+  const seen = await eventually("the stream is done", async () => {
+    const seen = await app.driver.executeScript("return window.seen");
+    return seen.total !== undefined && seen;
+  });
+  assert.deepEqual([seen.total, seen.messages, seen.gaps], [800, 800, 0]);
 });
+
+const HOST = `
+import json, sys
+from tests.remote.sshd import Sshd
+
+with Sshd(key_types=("ed25519",)) as host:
+    print(json.dumps({"port": host.port, "user": host.user, "key": str(host.client_key)}), flush=True)
+    sys.stdin.read()
+`;
+
+/** An sshd that this home has as \`ssh:new\` and doesn't know yet, for as long as \`use\` takes. */
+async function withNewHost(use) {
+  const python = path.join(path.dirname(SIDECAR), "python");
+  const cwd = path.resolve(import.meta.dirname, "../../..");
+  const sshd = spawn(python, ["-c", HOST], { cwd, stdio: ["pipe", "pipe", "inherit"] });
+  try {
+    const { port, user, key } = JSON.parse((await once(sshd.stdout, "data"))[0]);
+    const host = { id: "ssh:new", label: "New", host: "127.0.0.1", port, username: user, authMethod: "key", keyPath: key };
+    await app.invoke("upsert_ssh_host", { host });
+    await use();
+  } finally {
+    sshd.stdin.end();
+    if (sshd.exitCode === null) await once(sshd, "exit");
+  }
+}
+
+function xdotool(...args) {
+  try {
+    return execFileSync("xdotool", args, { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] }).trim();
+  } catch (error) {
+    if (error.code === "ENOENT") throw error;
+    return ""; // It has found no window.
+  }
+}
+
+for (const [key, answer] of [["Return", "trusts"], ["Escape", "does not trust"]]) {
+  test(`a user who ${answer} a new host says so in a dialog of the system`, async () => {
+    app = await App.open(home);
+    await withNewHost(async () => {
+      await app.driver.executeScript(`
+        window.__TAURI_INTERNALS__.invoke("remote_analyze_sessions_stream", { hostId: "ssh:new" })
+          .then((handle) => (window.reply = { handle }), (error) => (window.reply = { error }));`);
+      const dialog = await eventually("the dialog is there", () => xdotool("search", "--onlyvisible", "--name", "^Unknown host$") || false);
+      // It takes keys only when it is drawn.
+      const reply = await eventually("it is answered", async () => {
+        xdotool("windowfocus", dialog, "key", "--window", dialog, key);
+        return (await app.driver.executeScript("return window.reply")) ?? undefined;
+      });
+      if (key === "Return") assert.match(reply.handle, /^[0-9a-f-]{36}$/);
+      else assert.match(reply.error, /^host key verification failed/);
+    });
+  });
+}
 
 test("a sidecar that was killed ends its streams and comes back", async () => {
   home.writeSession("main", "long", 400, 262_144);
