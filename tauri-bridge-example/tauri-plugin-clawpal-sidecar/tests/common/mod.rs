@@ -91,12 +91,7 @@ impl Page {
         builder: Builder<MockRuntime>,
         handler: impl Fn(Invoke<MockRuntime>) -> bool + Send + Sync + 'static,
     ) -> Self {
-        let app = mock_builder()
-            .plugin(builder.build())
-            .invoke_handler(routed(handler))
-            .build(mock_context(noop_assets()))
-            .unwrap();
-        let window = WebviewWindowBuilder::new(&app, "main", Default::default()).build().unwrap();
+        let app = mock_builder().invoke_handler(routed(handler)).build(mock_context(noop_assets())).unwrap();
         let (sender, events) = channel();
         let known: Arc<Mutex<HashSet<String>>> = Arc::default();
         let too_early: Arc<Mutex<Vec<Event>>> = Arc::default();
@@ -111,6 +106,9 @@ impl Page {
                 let _ = sender.send(event);
             });
         }
+        // Only now, so that no event is missed.
+        app.handle().plugin(builder.build()).unwrap();
+        let window = WebviewWindowBuilder::new(&app, "main", Default::default()).build().unwrap();
         Self { app, window, events, known, too_early }
     }
 
