@@ -5,7 +5,7 @@ import { once } from "node:events";
 import path from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
-import { By } from "selenium-webdriver";
+import { By, until } from "selenium-webdriver";
 import { App, Home, SIDECAR, WITHIN_MS, eventually, parentOf, residentMiB, runs, webProcessOf } from "./app.js";
 
 const STANDS_STILL_MS = 5000;
@@ -26,7 +26,9 @@ afterEach(async () => {
 const inSessions = (selector) => app.driver.findElement(By.css(`section[aria-labelledby="sessions-title"] ${selector}`));
 
 async function press(name) {
-  await app.driver.findElement(By.xpath(`//section[@aria-labelledby="sessions-title"]//button[text()="${name}"]`)).click();
+  const button = By.xpath(`//section[@aria-labelledby="sessions-title"]//button[text()="${name}"]`);
+  // A loaded page may not have drawn itself yet.
+  await (await app.driver.wait(until.elementLocated(button), WITHIN_MS)).click();
 }
 
 async function phase() {
