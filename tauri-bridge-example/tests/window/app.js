@@ -77,6 +77,19 @@ export class Home {
   }
 }
 
+/** A screen that nobody sees, for as long as it is open. */
+export async function openScreen() {
+  const server = spawn("Xvfb", ["-displayfd", "3", "-screen", "0", "1280x900x24", "-nolisten", "tcp"], {
+    stdio: ["ignore", "ignore", "ignore", "pipe"],
+  });
+  const [number] = await once(server.stdio[3], "data");
+  process.env.DISPLAY = `:${String(number).trim()}`;
+  return async () => {
+    server.kill();
+    await once(server, "exit");
+  };
+}
+
 async function freePort() {
   const server = createServer().listen(0, "127.0.0.1");
   await once(server, "listening");

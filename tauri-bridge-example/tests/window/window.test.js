@@ -3,10 +3,10 @@ import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import path from "node:path";
-import { afterEach, beforeEach, test } from "node:test";
+import { after, afterEach, before, beforeEach, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { By, until } from "selenium-webdriver";
-import { App, Home, SIDECAR, WITHIN_MS, eventually, parentOf, residentMiB, runs, webProcessOf } from "./app.js";
+import { App, Home, SIDECAR, WITHIN_MS, eventually, openScreen, parentOf, residentMiB, runs, webProcessOf } from "./app.js";
 
 const STANDS_STILL_MS = 5000;
 
@@ -16,6 +16,14 @@ let app;
 beforeEach(() => {
   home = new Home();
 });
+
+let closeScreen;
+
+before(async () => {
+  closeScreen = await openScreen();
+});
+
+after(() => closeScreen());
 
 afterEach(async () => {
   await app?.close();
