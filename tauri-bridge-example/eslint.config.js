@@ -17,4 +17,10 @@ export default defineConfig(
       "@typescript-eslint/no-non-null-assertion": "off",
     },
   },
+  {
+    // Plain JavaScript, for Node alone.
+    files: ["tests/window/**"],
+    extends: [tseslint.configs.disableTypeChecked],
+    languageOptions: { parserOptions: { project: null }, globals: { process: "readonly" } },
+  },
 );

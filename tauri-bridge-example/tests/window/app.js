@@ -1,7 +1,16 @@
 // The built app in a real window, driven by tauri-driver and WebKitWebDriver, with a home of its own.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, linkSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  linkSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -60,9 +69,16 @@ export class Home {
   writeSession(agent, session, messages, letters = 600) {
     const folder = path.join(this.path, ".openclaw/agents", agent, "sessions");
     mkdirSync(folder, { recursive: true });
-    const message = { type: "message", timestamp: "2024-05-01T10:00:00.000Z", message: { role: "user", content: "x".repeat(letters) } };
+    const message = {
+      type: "message",
+      timestamp: "2024-05-01T10:00:00.000Z",
+      message: { role: "user", content: "x".repeat(letters) },
+    };
     const header = JSON.stringify({ type: "session", id: session });
-    writeFileSync(path.join(folder, `${session}.jsonl`), `${header}\n${`${JSON.stringify(message)}\n`.repeat(messages)}`);
+    writeFileSync(
+      path.join(folder, `${session}.jsonl`),
+      `${header}\n${`${JSON.stringify(message)}\n`.repeat(messages)}`,
+    );
   }
 
   /** Another session of the same text, which takes no time to write. */
@@ -137,7 +153,9 @@ export class App {
 
   async loaded() {
     await eventually("the page is there", () =>
-      this.driver.executeScript("return document.readyState === 'complete' && !!window.__TAURI_INTERNALS__ || undefined").catch(() => false),
+      this.driver
+        .executeScript("return document.readyState === 'complete' && !!window.__TAURI_INTERNALS__ || undefined")
+        .catch(() => false),
     );
   }
 

@@ -6,7 +6,18 @@ import path from "node:path";
 import { after, afterEach, before, beforeEach, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
 import { By, until } from "selenium-webdriver";
-import { App, Home, SIDECAR, WITHIN_MS, eventually, openScreen, parentOf, residentMiB, runs, webProcessOf } from "./app.js";
+import {
+  App,
+  Home,
+  SIDECAR,
+  WITHIN_MS,
+  eventually,
+  openScreen,
+  parentOf,
+  residentMiB,
+  runs,
+  webProcessOf,
+} from "./app.js";
 
 const STANDS_STILL_MS = 5000;
 
@@ -31,7 +42,8 @@ afterEach(async () => {
   home.remove();
 });
 
-const inSessions = (selector) => app.driver.findElement(By.css(`section[aria-labelledby="sessions-title"] ${selector}`));
+const inSessions = (selector) =>
+  app.driver.findElement(By.css(`section[aria-labelledby="sessions-title"] ${selector}`));
 
 async function press(name) {
   const button = By.xpath(`//section[@aria-labelledby="sessions-title"]//button[text()="${name}"]`);
@@ -151,15 +163,23 @@ with Sshd(key_types=("ed25519",)) as host:
 `;
 
 /** An sshd that this home has as \`ssh:new\` and doesn't know yet, for as long as \`use\` takes. */
-async function withNewHost(use) {
+async function withNewHost(run) {
   const python = path.join(path.dirname(SIDECAR), "python");
   const cwd = path.resolve(import.meta.dirname, "../../..");
   const sshd = spawn(python, ["-c", HOST], { cwd, stdio: ["pipe", "pipe", "inherit"] });
   try {
     const { port, user, key } = JSON.parse((await once(sshd.stdout, "data"))[0]);
-    const host = { id: "ssh:new", label: "New", host: "127.0.0.1", port, username: user, authMethod: "key", keyPath: key };
+    const host = {
+      id: "ssh:new",
+      label: "New",
+      host: "127.0.0.1",
+      port,
+      username: user,
+      authMethod: "key",
+      keyPath: key,
+    };
     await app.invoke("upsert_ssh_host", { host });
-    await use();
+    await run();
   } finally {
     sshd.stdin.end();
     if (sshd.exitCode === null) await once(sshd, "exit");
@@ -175,14 +195,20 @@ function xdotool(...args) {
   }
 }
 
-for (const [key, answer] of [["Return", "trusts"], ["Escape", "does not trust"]]) {
+for (const [key, answer] of [
+  ["Return", "trusts"],
+  ["Escape", "does not trust"],
+]) {
   test(`a user who ${answer} a new host says so in a dialog of the system`, async () => {
     app = await App.open(home);
     await withNewHost(async () => {
       await app.driver.executeScript(`
         window.__TAURI_INTERNALS__.invoke("remote_analyze_sessions_stream", { hostId: "ssh:new" })
           .then((handle) => (window.reply = { handle }), (error) => (window.reply = { error }));`);
-      const dialog = await eventually("the dialog is there", () => xdotool("search", "--onlyvisible", "--name", "^Unknown host$") || false);
+      const dialog = await eventually(
+        "the dialog is there",
+        () => xdotool("search", "--onlyvisible", "--name", "^Unknown host$") || false,
+      );
       // It takes keys only when it is drawn.
       const reply = await eventually("it is answered", async () => {
         xdotool("windowfocus", dialog, "key", "--window", dialog, key);
@@ -212,8 +238,14 @@ test("a sidecar that was killed ends its streams and comes back", async () => {
     return seen.some(([event, , state]) => event === "sidecar:status" && state === "ready") && seen;
   });
   const ofStream = seen.filter(([event]) => event !== "sidecar:status");
-  assert.deepEqual(ofStream.slice(-2).map(([event]) => event), ["sessions:error", "session-preview:done"]);
-  assert.deepEqual(ofStream.map(([, seq]) => seq), ofStream.map((_, index) => index));
+  assert.deepEqual(
+    ofStream.slice(-2).map(([event]) => event),
+    ["sessions:error", "session-preview:done"],
+  );
+  assert.deepEqual(
+    ofStream.map(([, seq]) => seq),
+    ofStream.map((_, index) => index),
+  );
 });
 
 test("no sidecar is left when the app is killed", async () => {
