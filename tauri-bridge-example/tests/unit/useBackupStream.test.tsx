@@ -40,9 +40,18 @@ describe("a recorded backup", () => {
       { method: "remote_backup_before_upgrade_stream", params: { hostId: "ssh:sample" } },
     ]);
   });
+});
 
-  it("that is cancelled is no failure, and has no snapshot", async () => {
-    const backend = replay("backup_before_upgrade_stream.cancelled");
+describe("cancel", () => {
+  it("is no failure, and there is no snapshot", async () => {
+    const backend = new Backend(({ method }) => {
+      if (method !== "cancel_stream") return "h1";
+      setTimeout(() => {
+        backend.emit("backup:cancelled", { handleId: "h1", seq: 0 });
+        backend.emit("backup:error", { handleId: "h1", seq: 1, error: "cancelled", kind: "cancelled" });
+      });
+      return true;
+    });
     const hook = start();
     await waitFor(() => {
       expect(backend.calls).toHaveLength(1);
