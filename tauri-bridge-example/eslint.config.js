@@ -4,7 +4,7 @@ import { defineConfig, globalIgnores } from "eslint/config";
 import tseslint from "typescript-eslint";
 
 export default defineConfig(
-  globalIgnores(["eslint.config.js", "dist", "dist-browser", "src-tauri", "tauri-plugin-clawpal-sidecar"]),
+  globalIgnores(["eslint.config.js", "dist", "dist-browser", "src-tauri", "target", "tauri-plugin-clawpal-sidecar"]),
   js.configs.recommended,
   tseslint.configs.strictTypeChecked,
   reactHooks.configs.flat["recommended-latest"],
