@@ -231,12 +231,11 @@ test("a sidecar that was killed ends its streams and comes back", async () => {
     }
     window.handle = await invoke("preview_session_stream", { agentId: "main", sessionId: "long" });`);
   process.kill(pid, "SIGKILL");
-  const other = await app.sidecarPid();
-  assert.notEqual(other, pid);
   const seen = await eventually("the page was told", async () => {
     const seen = await app.inPage("return window.seen");
     return seen.some(([event, , state]) => event === "sidecar:status" && state === "ready") && seen;
   });
+  assert.notEqual(await app.sidecarPid(), pid);
   const ofStream = seen.filter(([event]) => event !== "sidecar:status");
   assert.deepEqual(
     ofStream.slice(-2).map(([event]) => event),
