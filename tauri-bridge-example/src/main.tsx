@@ -1,8 +1,9 @@
 import { isTauri } from "@tauri-apps/api/core";
-import { StrictMode } from "react";
+import { StrictMode, type ReactNode } from "react";
 import { createRoot } from "react-dom/client";
 import { App } from "./App";
 import "./App.css";
+import { LanguageProvider, useWords } from "./i18n/LanguageContext";
 import { errorText } from "./sidecar/call";
 
 const root = createRoot(document.getElementById("root")!);
@@ -12,16 +13,33 @@ async function main(): Promise<void> {
   if (import.meta.env.MODE === "browser" && !isTauri()) {
     const { connectToRelay } = await import("./browser/relay");
     await connectToRelay((reason) => {
-      root.render(<p role="alert">The sidecar is gone: {reason}. Reload the page for another.</p>);
+      render(<Gone reason={reason} />);
     });
   }
+  render(<App />);
+}
+
+function render(content: ReactNode): void {
   root.render(
     <StrictMode>
-      <App />
+      <LanguageProvider>{content}</LanguageProvider>
     </StrictMode>,
   );
 }
 
+function Gone({ reason }: { reason: string }) {
+  const { text } = useWords();
+  return (
+    <p role="alert" className="gone">
+      {text.sidecarGone(reason)}
+    </p>
+  );
+}
+
 main().catch((error: unknown) => {
-  root.render(<p role="alert">{errorText(error)}</p>);
+  render(
+    <p role="alert" className="gone">
+      {errorText(error)}
+    </p>,
+  );
 });

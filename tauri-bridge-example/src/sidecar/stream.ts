@@ -12,15 +12,26 @@ export type StreamEvent<N extends EventName> = { [K in N]: { name: K; payload: N
 /** How many events may wait for the reply that says whose they are. */
 export const MAX_EARLY_EVENTS = 1_000;
 
-export interface StreamHandlers<N extends EventName> {
-  /** Every name under which the stream sends something. */
-  events: readonly N[];
-  /** Asks for the stream; resolves with its handle. */
-  open: () => Promise<string>;
+/** Work that sends events until it has ended. */
+export interface Run {
+  /** Ask for the end. The last event comes as always. */
+  cancel: () => void;
+  /** Cancel, and hand over nothing more. */
+  close: () => void;
+}
+
+export interface RunHandlers<N extends EventName> {
   /** Takes the stream's events, in their order and none twice; true after the terminal. */
   onEvent: (event: StreamEvent<N>) => boolean;
   /** The stream didn't start, or an event of it is missing. No event follows. */
   onFailure: (error: string) => void;
+}
+
+export interface StreamHandlers<N extends EventName> extends RunHandlers<N> {
+  /** Every name under which the stream sends something. */
+  events: readonly N[];
+  /** Asks for the stream; resolves with its handle. */
+  open: () => Promise<string>;
 }
 
 /**
@@ -29,7 +40,7 @@ export interface StreamHandlers<N extends EventName> {
  * It listens before it asks, and keeps what comes before its handle is known. The bridge sees to that too, but it costs
  * little, and without a bridge that does the end of a short stream would be lost.
  */
-export class Stream<N extends EventName> {
+export class Stream<N extends EventName> implements Run {
   readonly #handlers: StreamHandlers<N>;
   readonly #unlisten: UnlistenFn[] = [];
   readonly #early: StreamEvent<N>[] = [];

@@ -1,11 +1,13 @@
 /** What a stream has sent so far, as a store that React can read. */
 
-import { Stream, type EventName, type StreamEvent } from "./stream";
+import type { ErrorKind } from "../../../protocol/types";
+import type { EventName, Run, RunHandlers, StreamEvent } from "./stream";
 
 /** Views are made at most once in this time, however many events come. */
 export const PUBLISH_EVERY_MS = 50;
 
-export type StreamEnd = { phase: "done" } | { phase: "cancelled" } | { phase: "failed"; error: string };
+export type StreamEnd =
+  { phase: "done" } | { phase: "cancelled" } | { phase: "failed"; error: string; kind?: ErrorKind };
 
 /** Gathers the events of one run. What it keeps is all that is kept of them: nothing waits to be shown. */
 export interface StreamModel<N extends EventName, View> {
@@ -18,24 +20,25 @@ export interface StreamModel<N extends EventName, View> {
 export interface StreamState<View> {
   phase: "idle" | "running" | "cancelling" | "done" | "cancelled" | "failed";
   error: string | null;
+  /** Of the error, where the stream itself told it: a rejected command has only words. */
+  kind: ErrorKind | null;
   view: View;
 }
 
-/** Runs one stream at a time. It can be stopped and started any number of times. */
-export class StreamStore<N extends EventName, View> {
-  readonly #events: readonly N[];
-  readonly #newModel: () => StreamModel<N, View>;
+/** Does one run at a time. It can be stopped and started any number of times. */
+export class StreamStore<N extends EventName, View, Model extends StreamModel<N, View> = StreamModel<N, View>> {
+  readonly #newModel: () => Model;
   readonly #subscribers = new Set<() => void>();
-  #model: StreamModel<N, View>;
-  #stream: Stream<N> | null = null;
+  #model: Model;
+  #run: Run | null = null;
   #phase: StreamState<View>["phase"] = "idle";
   #error: string | null = null;
+  #kind: ErrorKind | null = null;
   #state: StreamState<View>;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #publishedMs = -Infinity;
 
-  constructor(events: readonly N[], newModel: () => StreamModel<N, View>) {
-    this.#events = events;
+  constructor(newModel: () => Model) {
     this.#newModel = newModel;
     this.#model = newModel();
     this.#state = this.#newState();
@@ -50,13 +53,11 @@ export class StreamStore<N extends EventName, View> {
 
   readonly state = (): StreamState<View> => this.#state;
 
-  /** Run the stream that `open` asks for; one that runs is cancelled, and what it sent is forgotten. */
-  start(open: () => Promise<string>): void {
+  /** Begin a run; one before is cancelled, and what it sent is forgotten. */
+  start(newRun: (handlers: RunHandlers<N>) => Run): void {
     this.#reset();
     this.#phase = "running";
-    this.#stream = new Stream({
-      events: this.#events,
-      open,
+    this.#run = newRun({
       onEvent: (event) => this.#take(event),
       onFailure: (error) => {
         this.#end({ phase: "failed", error });
@@ -65,10 +66,16 @@ export class StreamStore<N extends EventName, View> {
     this.#publish();
   }
 
+  /** Change what has come, which the sidecar knows to have changed. */
+  change(change: (model: Model) => void): void {
+    change(this.#model);
+    this.#publish();
+  }
+
   readonly cancel = (): void => {
     if (this.#phase !== "running") return;
     this.#phase = "cancelling";
-    this.#stream?.cancel();
+    this.#run?.cancel();
     this.#publish();
   };
 
@@ -79,11 +86,12 @@ export class StreamStore<N extends EventName, View> {
   };
 
   #reset(): void {
-    this.#stream?.close();
-    this.#stream = null;
+    this.#run?.close();
+    this.#run = null;
     this.#model = this.#newModel();
     this.#phase = "idle";
     this.#error = null;
+    this.#kind = null;
   }
 
   #take(event: StreamEvent<N>): boolean {
@@ -97,7 +105,10 @@ export class StreamStore<N extends EventName, View> {
 
   #end(end: StreamEnd): void {
     this.#phase = end.phase;
-    this.#error = end.phase === "failed" ? end.error : null;
+    if (end.phase === "failed") {
+      this.#error = end.error;
+      this.#kind = end.kind ?? null;
+    }
     this.#publish();
   }
 
@@ -110,6 +121,6 @@ export class StreamStore<N extends EventName, View> {
   };
 
   #newState(): StreamState<View> {
-    return { phase: this.#phase, error: this.#error, view: this.#model.view() };
+    return { phase: this.#phase, error: this.#error, kind: this.#kind, view: this.#model.view() };
   }
 }

@@ -14,10 +14,14 @@ export const COMMAND = process.env["CLAWPAL_SIDECAR"] ?? path.join(BIN, "clawpal
 export interface Homes {
   /** Sessions of both eras, of a few agents. */
   sample: string;
+  /** Fewer sessions than make a stream worth while. */
+  small: string;
   /** One agent with 20,000 sessions, and so much to say of each that an analysis takes seconds. */
   large: string;
   /** The same with 50,000. */
   huge: string;
+  /** One session of 100,000 messages. */
+  long: string;
   remove: () => void;
 }
 
@@ -27,8 +31,10 @@ export function writeHomes(): Homes {
   execFileSync(path.join(BIN, "python"), [path.join(import.meta.dirname, "write_homes.py"), folder], { env });
   return {
     sample: path.join(folder, "sample"),
+    small: path.join(folder, "small"),
     large: path.join(folder, "large"),
     huge: path.join(folder, "huge"),
+    long: path.join(folder, "long"),
     remove: () => {
       rmSync(folder, { recursive: true });
     },
