@@ -1,5 +1,6 @@
 import { createContext, use, useEffect, useMemo, useState, type ReactNode } from "react";
 import { readSetting, writeSetting } from "../settings";
+import type { Counted } from "./en";
 import { Format } from "./format";
 import { LANGUAGES, languageOf, TEXTS, type Language, type Text } from "./text";
 
@@ -7,6 +8,7 @@ export interface Words extends Pick<Format, "count" | "size" | "time"> {
   language: Language;
   setLanguage: (language: Language) => void;
   text: Text;
+  counted: (value: number) => Counted;
   /** Of a time in days: whole days, below one whole hours. */
   age: (days: number) => string;
 }
@@ -27,7 +29,8 @@ export function LanguageProvider({ children }: { children: ReactNode }) {
     const text = TEXTS[language];
     const age = (days: number) =>
       days < 1 ? text.ageHours(count(Math.floor(days * 24))) : text.ageDays(count(Math.floor(days)));
-    return { language, setLanguage, text, age, count, size, time };
+    const counted = (value: number) => ({ value, written: count(value) });
+    return { language, setLanguage, text, counted, age, count, size, time };
   }, [language]);
   return <Context value={words}>{children}</Context>;
 }

@@ -3,6 +3,16 @@
 import type { ErrorKind } from "../../../protocol/types";
 import type { WorkName } from "../backup/useBackupStream";
 
+/** A number, and how it is written. */
+export interface Counted {
+  value: number;
+  written: string;
+}
+
+function counted({ value, written }: Counted, one: string, more: string): string {
+  return `${written} ${value === 1 ? one : more}`;
+}
+
 const phases = {
   snapshot: "Counting files",
   config: "Configuration",
@@ -90,7 +100,9 @@ export const en = {
     cancelled: "Cancelled",
     failed: "Failed",
   },
-  soFar: (sessions: string, agents: string, size: string) => `${sessions} sessions, ${agents} agents, ${size}`,
+  sessions: (sessions: Counted) => counted(sessions, "session", "sessions"),
+  soFar: (sessions: Counted, agents: Counted, size: string) =>
+    `${counted(sessions, "session", "sessions")}, ${counted(agents, "agent", "agents")}, ${size}`,
   ofTotal: (count: string, total: string) => `${count} of ${total}`,
   unread: (count: string) => `${count} could not be read`,
   incomplete: "What is shown is not the whole.",
@@ -105,8 +117,8 @@ export const en = {
   kinds: { sessions: "Current", archive: "Archive" },
   archivedAs: { deleted: "deleted", imported: "imported", reset: "reset" },
   filters: "Filters",
-  anyStore: "Files and database",
-  anyKind: "Current and archives",
+  anyStore: "Both stores",
+  anyKind: "All kinds",
   storeFilter: "Where it lies",
   kindFilter: "Current or archive",
   search: "Find by id or model",
@@ -130,11 +142,11 @@ export const en = {
   selected: (count: string, size: string) => `${count} selected, ${size}`,
   deleteSelected: "Delete selected …",
   deleteWhileRunning: "Possible when the analysis has ended",
-  deleteQuestion: (count: number, counted: string) =>
-    count === 1 ? "Delete this session?" : `Delete ${counted} sessions?`,
+  deleteQuestion: ({ value, written }: Counted) =>
+    value === 1 ? "Delete this session?" : `Delete ${written} sessions?`,
   deleteAbout: (size: string) =>
     `${size} go, with traces, checkpoints and the entry in the index. This can't be undone, unless you have a backup.`,
-  deleteValuable: (count: string) => `${count} of them are valuable.`,
+  deleteValuable: ({ value, written }: Counted) => `${written} of them ${value === 1 ? "is" : "are"} valuable.`,
   deleting: "Deleting …",
   deleted: (count: string) => `${count} deleted`,
   keepThem: "Keep",
@@ -155,7 +167,7 @@ export const en = {
   none: "–",
   conversation: "Conversation",
   reading: (count: string) => `Reading: ${count} messages so far`,
-  messages: (count: string) => `${count} messages`,
+  messages: (messages: Counted) => counted(messages, "message", "messages"),
   messagesCancelled: (count: string) => `Stopped after ${count} messages`,
   messagesFull: (count: string) => `The first ${count} messages; there are more than the page shows`,
   noMessages: "There is no message in it",

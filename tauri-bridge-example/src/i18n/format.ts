@@ -1,20 +1,16 @@
 /** Numbers, sizes and times for people, by the rules of their language. */
 
-const SIZE_UNITS = ["kilobyte", "megabyte", "gigabyte", "terabyte"];
+const SIZE_UNITS = ["kB", "MB", "GB", "TB"];
 
 export class Format {
   readonly #counts: Intl.NumberFormat;
   readonly #dates: Intl.DateTimeFormat;
-  readonly #sizes: readonly Intl.NumberFormat[];
+  readonly #tenths: Intl.NumberFormat;
 
   constructor(language: string) {
-    this.#counts = new Intl.NumberFormat(language);
+    this.#counts = new Intl.NumberFormat(language, { maximumFractionDigits: 0 });
+    this.#tenths = new Intl.NumberFormat(language, { minimumFractionDigits: 1, maximumFractionDigits: 1 });
     this.#dates = new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "medium", hourCycle: "h23" });
-    this.#sizes = ["byte", ...SIZE_UNITS].map(
-      // The short form of a byte is a word in English, and none of its plural.
-      (unit) =>
-        new Intl.NumberFormat(language, { style: "unit", unit, unitDisplay: unit === "byte" ? "narrow" : "short" }),
-    );
   }
 
   readonly count = (value: number): string => this.#counts.format(value);
@@ -27,8 +23,8 @@ export class Format {
       value /= 1_000;
       unit += 1;
     }
-    const rounded = unit === 0 || value >= 9.95 ? Math.round(value) : Math.round(value * 10) / 10;
-    return this.#sizes[unit]!.format(rounded);
+    if (unit === 0) return `${this.count(value)} B`;
+    return `${(value < 9.95 ? this.#tenths : this.#counts).format(value)} ${SIZE_UNITS[unit - 1]!}`;
   };
 
   /** Of a time as the sidecar writes it; as it is if it is none. */

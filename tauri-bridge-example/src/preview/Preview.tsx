@@ -54,13 +54,14 @@ export function Preview({ hostId, agentId, sessionId }: Props) {
 }
 
 function PreviewStatus({ stream: { phase, view } }: { stream: PreviewStream }) {
-  const { text, count } = useWords();
-  const counted = count(view.totalMessages);
+  const { text, count, counted } = useWords();
+  const soFar = count(view.totalMessages);
   let said = "";
-  if (view.full) said = text.messagesFull(counted);
-  else if (phase === "running" || phase === "cancelling") said = text.reading(counted);
-  else if (phase === "cancelled") said = text.messagesCancelled(counted);
-  else if (phase === "done") said = view.totalMessages === 0 ? text.noMessages : text.messages(counted);
+  if (view.full) said = text.messagesFull(soFar);
+  else if (phase === "running" || phase === "cancelling") said = text.reading(soFar);
+  else if (phase === "cancelled") said = text.messagesCancelled(soFar);
+  else if (phase === "done")
+    said = view.totalMessages === 0 ? text.noMessages : text.messages(counted(view.totalMessages));
   return (
     <span className="status muted" data-phase={phase}>
       {said}

@@ -63,7 +63,7 @@ export function SessionDetails({ hostId, session, deletable, onDelete, onClose }
       </header>
       <p className="details-marks">
         <CategoryCell session={session} />
-        <Marks session={session} />
+        <Marks session={session} full />
         <span className="muted">{session.agent}</span>
       </p>
       <dl className="facts">

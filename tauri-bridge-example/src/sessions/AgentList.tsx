@@ -65,7 +65,7 @@ interface ButtonProps {
 
 /** Rendered anew only when something of that agent has come. */
 const AgentButton = memo(function AgentButton({ name, counters, current, choose, onChoose }: ButtonProps) {
-  const { text, count, size } = useWords();
+  const { text, count, counted, size } = useWords();
   const known = Math.max(counters.agentFilesTotal, counters.totalFiles, 1);
   return (
     <button
@@ -91,12 +91,13 @@ const AgentButton = memo(function AgentButton({ name, counters, current, choose,
           />
         ))}
       </span>
+      {/* Two lines from the beginning, for all that the numbers may become. */}
+      <span className="agent-total" data-count="total">
+        {counters.totalFiles < counters.agentFilesTotal
+          ? text.ofTotal(count(counters.totalFiles), count(counters.agentFilesTotal))
+          : text.sessions(counted(counters.totalFiles))}
+      </span>
       <span className="agent-counts">
-        <span data-count="total">
-          {counters.totalFiles < counters.agentFilesTotal
-            ? text.ofTotal(count(counters.totalFiles), count(counters.agentFilesTotal))
-            : count(counters.totalFiles)}
-        </span>
         {CATEGORIES.map((category) => (
           <span key={category} className="counted" data-category={category} title={text.categories[category]}>
             <span className="sr-only">{text.categories[category]} </span>

@@ -3,7 +3,7 @@ import type { SessionStream } from "./useSessionStream";
 
 /** Starts and cancels an analysis, and says how far it is. */
 export function AnalysisBar({ stream }: { stream: SessionStream }) {
-  const { text, count, size } = useWords();
+  const { text, counted, size } = useWords();
   const { phase, view } = stream;
   const running = phase === "running" || phase === "cancelling";
   return (
@@ -21,7 +21,7 @@ export function AnalysisBar({ stream }: { stream: SessionStream }) {
         <span className="phase">{text.phase[phase]}</span>
         {phase !== "idle" && (
           <span className="so-far">
-            {text.soFar(count(view.totalSessions), count(view.agents.length), size(view.totalSizeBytes))}
+            {text.soFar(counted(view.totalSessions), counted(view.agents.length), size(view.totalSizeBytes))}
           </span>
         )}
       </span>
@@ -30,7 +30,7 @@ export function AnalysisBar({ stream }: { stream: SessionStream }) {
         {text.phase[phase]}
         {!running &&
           phase !== "idle" &&
-          `: ${text.soFar(count(view.totalSessions), count(view.agents.length), size(view.totalSizeBytes))}`}
+          `: ${text.soFar(counted(view.totalSessions), counted(view.agents.length), size(view.totalSizeBytes))}`}
       </span>
     </div>
   );

@@ -229,15 +229,16 @@ function IdCell({ session }: { session: SessionAnalysis }) {
   );
 }
 
-/** Where a session lies, and whether it is an archive. */
-export function Marks({ session }: { session: SessionAnalysis }) {
+/** Where a session lies, and whether it is an archive; in `full` what became of that. */
+export function Marks({ session, full = false }: { session: SessionAnalysis; full?: boolean }) {
   const { text } = useWords();
+  const became = session.archivedAs && text.archivedAs[session.archivedAs];
   return (
     <>
       {session.kind === "archive" && (
-        <span className="mark archive">
+        <span className="mark archive" title={became ?? undefined}>
           {text.kinds.archive}
-          {session.archivedAs !== null && `: ${text.archivedAs[session.archivedAs]}`}
+          {full && became !== null && `: ${became}`}
         </span>
       )}
       <span className="mark" data-store={session.store}>

@@ -196,20 +196,20 @@ function useRows({ view }: SessionStream, chosen: AgentChoice, sort: SessionSort
 }
 
 function DeleteQuestion(props: { sessions: Selection; onAccept: () => void; onRefuse: () => void }) {
-  const { text, count, size } = useWords();
+  const { text, counted, size } = useWords();
   const sessions = [...props.sessions.values()];
   const valuable = sessions.filter(({ category }) => category === "valuable").length;
   return (
     <Question
       danger
-      title={text.deleteQuestion(sessions.length, count(sessions.length))}
+      title={text.deleteQuestion(counted(sessions.length))}
       about={text.deleteAbout(size(sessions.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)))}
       accept={text.delete}
       refuse={text.keepThem}
       onAccept={props.onAccept}
       onRefuse={props.onRefuse}
     >
-      {valuable > 0 && <p className="warning">{text.deleteValuable(count(valuable))}</p>}
+      {valuable > 0 && <p className="warning">{text.deleteValuable(counted(valuable))}</p>}
       {sessions.length === 1 && (
         <p>
           <code>{sessions[0]!.sessionId}</code>

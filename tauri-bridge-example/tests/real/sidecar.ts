@@ -1,9 +1,11 @@
 /** Real sidecars, and homes for them. */
 
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
+import { createInterface } from "node:readline";
 import { expect } from "vitest";
 
 const ROOT = path.resolve(import.meta.dirname, "../../..");
@@ -62,4 +64,36 @@ export async function processEnds(pid: number): Promise<void> {
 export function bytesWritten(pid: number): number {
   const written = /^wchar: (\d+)$/m.exec(readFileSync(`/proc/${String(pid)}/io`, "utf8"));
   return Number(written![1]);
+}
+
+export interface Host {
+  host: string;
+  port: number;
+  username: string;
+  keyPath: string;
+  fingerprints: string[];
+  /** It loses its power. */
+  kill: () => Promise<void>;
+  end: () => Promise<void>;
+}
+
+/** A real sshd on this machine, with sessions of both eras. */
+export async function startHost(): Promise<Host> {
+  const script = path.join(import.meta.dirname, "host.py");
+  const env = { ...process.env, PYTHONPATH: ROOT };
+  const child = spawn(path.join(BIN, "python"), [script], { env, stdio: ["pipe", "pipe", "inherit"] });
+  const lines = createInterface(child.stdout)[Symbol.asyncIterator]();
+  const { value } = await lines.next();
+  if (value === undefined) throw new Error("the host doesn't start");
+  return {
+    ...(JSON.parse(value) as Omit<Host, "kill" | "end">),
+    kill: async () => {
+      child.stdin.write("kill\n");
+      expect((await lines.next()).value).toBe("killed");
+    },
+    end: async () => {
+      child.stdin.end();
+      if (child.exitCode === null) await once(child, "exit");
+    },
+  };
 }
