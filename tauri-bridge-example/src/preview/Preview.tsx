@@ -1,5 +1,5 @@
 import { useVirtualizer } from "@tanstack/react-virtual";
-import { useRef, useState } from "react";
+import { useRef, useState, type KeyboardEvent } from "react";
 import type { PreviewMessage } from "../../../protocol/types";
 import { useWords } from "../i18n/LanguageContext";
 import type { HostId } from "../sidecar/call";
@@ -80,8 +80,22 @@ function Messages({ pages, count }: { pages: readonly Page[]; count: number }) {
     estimateSize: () => ESTIMATED_MESSAGE_PX,
     overscan: OVERSCAN_MESSAGES,
   });
+  // By the browser's own rule an end that is measured only when it comes into sight is never reached.
+  const onKeyDown = (event: KeyboardEvent) => {
+    if (event.key === "Home") virtualizer.scrollToIndex(0);
+    else if (event.key === "End") virtualizer.scrollToIndex(count - 1, { align: "end" });
+    else return;
+    event.preventDefault();
+  };
   return (
-    <div ref={scroller} className="messages" tabIndex={0} role="group" aria-label={text.conversation}>
+    <div
+      ref={scroller}
+      className="messages"
+      tabIndex={0}
+      role="group"
+      aria-label={text.conversation}
+      onKeyDown={onKeyDown}
+    >
       <ol style={{ height: virtualizer.getTotalSize() }}>
         {virtualizer.getVirtualItems().map(({ index, start }) => (
           <li

@@ -14,6 +14,7 @@ const WORDS: readonly [RegExp, ErrorKind][] = [
   [/connection closed/i, "connection_lost"],
   [/connection (refused|reset)|failed to open channel|no route to host|network is unreachable/i, "host_unreachable"],
   [/\b\d+ (sessions|files) deleted, \d+ refused/i, "sessions_refused"],
+  [/no home directory/i, "home_unknown"],
   [/no such file|permission denied|not a directory/i, "source_unreadable"],
   [/^[\w.]+: (field required|input should)/i, "invalid_params"],
 ];

@@ -30,6 +30,15 @@ export async function launchBrowser(): Promise<Browser> {
 export interface Measured {
   longTasksMs: number[];
   layoutShift: number;
+  /** What moved. */
+  shifted: string[];
+}
+
+/** Not among the types of the DOM. */
+interface Shift extends PerformanceEntry {
+  value: number;
+  hadRecentInput: boolean;
+  sources: { node: Node | null; previousRect: DOMRectReadOnly; currentRect: DOMRectReadOnly }[];
 }
 
 export interface OpenPage {
@@ -59,15 +68,24 @@ export async function openPage(browser: Browser, home: string, options: BrowserC
   });
   page.on("pageerror", (error) => errors.push(error.message));
   await page.addInitScript(() => {
-    const measured: Measured = { longTasksMs: [], layoutShift: 0 };
+    const measured: Measured = { longTasksMs: [], layoutShift: 0, shifted: [] };
     Object.assign(window, { measured });
     new PerformanceObserver((list) => {
       for (const entry of list.getEntries()) measured.longTasksMs.push(Math.round(entry.duration));
     }).observe({ type: "longtask", buffered: true });
     new PerformanceObserver((list) => {
       for (const entry of list.getEntries()) {
-        const shift = entry as PerformanceEntry & { value: number; hadRecentInput: boolean };
-        if (!shift.hadRecentInput) measured.layoutShift += shift.value;
+        const shift = entry as Shift;
+        if (shift.hadRecentInput) continue;
+        measured.layoutShift += shift.value;
+        for (const { node, previousRect, currentRect } of shift.sources) {
+          // A number or a label that changes in its place.
+          if (previousRect.x === currentRect.x && previousRect.y === currentRect.y) continue;
+          const from = `${String(previousRect.x)},${String(previousRect.y)}`;
+          measured.shifted.push(
+            `${node?.nodeName ?? ""} from ${from} to ${String(currentRect.x)},${String(currentRect.y)}`,
+          );
+        }
       }
     }).observe({ type: "layout-shift", buffered: true });
   });

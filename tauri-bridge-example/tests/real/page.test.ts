@@ -134,12 +134,12 @@ function cutTexts(): Promise<string[]> {
   return page.evaluate(() =>
     [...document.querySelectorAll<HTMLElement>("body *")]
       .filter((element) => {
-        const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent?.trim());
+        const own = [...element.childNodes].some((node) => node instanceof Text && node.data.trim() !== "");
         const style = getComputedStyle(element);
         const clips = style.overflowY === "hidden" || style.overflowY === "clip";
         return own && clips && !element.closest(".sr-only") && element.scrollHeight > element.clientHeight + 1;
       })
-      .map((element) => `${element.className}: ${element.textContent ?? ""}`),
+      .map((element) => `${element.className}: ${element.textContent}`),
   );
 }
 
@@ -210,15 +210,17 @@ describe("an analysis", () => {
 
   it("of 20,000 sessions freezes no frame, and nothing jumps while they arrive", async () => {
     await open(homes.large);
+    const atStart = (await opened.measured()).longTasksMs;
     await analyse();
     expect(await shownAgents()).toMatchObject([{ agent: "main", totalFiles: 20_000 }]);
-    const { longTasksMs, layoutShift } = await opened.measured();
+    const { longTasksMs: all, layoutShift, shifted } = await opened.measured();
+    const longTasksMs = all.slice(atStart.length);
     console.log(
       `20,000 sessions: long tasks of ${longTasksMs.join(", ") || "none"} ms, layout shift ${String(layoutShift)}`,
     );
     // A task of 50 ms is long; what a machine that is busy adds isn't the page's.
     expect(Math.max(0, ...longTasksMs)).toBeLessThan(200);
-    expect(layoutShift).toBeLessThan(0.001);
+    expect(shifted).toEqual([]);
     await page.getByRole("grid").press("End");
     await rows().last().and(page.locator('[aria-rowindex="20001"]')).waitFor();
   });
@@ -287,7 +289,7 @@ describe("a preview", () => {
     );
     expect(framesMs[100]).toBeLessThan(50);
     expect(Math.max(0, ...longTasksMs)).toBeLessThan(200);
-    expect(arrived.layoutShift).toBeLessThan(0.001);
+    expect(arrived.shifted).toEqual([]);
   });
 
   it("is stopped, and read again", async () => {

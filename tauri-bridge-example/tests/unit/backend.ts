@@ -21,6 +21,10 @@ export class Backend {
     mockIPC((method, args) => this.#take(method, args as Record<string, unknown>));
   }
 
+  get answer(): Answer {
+    return this.#answer;
+  }
+
   answerWith(answer: Answer): void {
     this.#answer = answer;
   }

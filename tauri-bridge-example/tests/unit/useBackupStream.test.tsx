@@ -1,5 +1,6 @@
 import { act, cleanup, renderHook, waitFor } from "@testing-library/react";
 import { afterEach, describe, expect, it } from "vitest";
+import type { BackupInfo } from "../../../protocol/types";
 import { useBackupStream, type BackupStream } from "../../src/backup/useBackupStream";
 import { Backend, removeBackend } from "./backend";
 import { replay } from "./transcript";
@@ -61,6 +62,39 @@ describe("cancel", () => {
     });
     await phaseIs(hook, "cancelled");
     expect(hook.result.current).toMatchObject({ error: null, view: { info: null } });
+  });
+});
+
+describe("what is done with a backup", () => {
+  it("is a check, which names what is damaged", async () => {
+    replay("verify_backup_stream.damaged");
+    const hook = renderHook(() => useBackupStream(null));
+    act(() => {
+      hook.result.current.verify("2024-05-01_100000");
+    });
+    await phaseIs(hook, "failed");
+    expect(hook.result.current).toMatchObject({
+      kind: "backup_damaged",
+      work: { what: "verify", backupName: "2024-05-01_100000" },
+      view: { failedItems: 1, failures: [{ path: "openclaw.json" }] },
+    });
+  });
+
+  it("is a restore, which says what was kept of the state before", async () => {
+    const backend = new Backend(({ params }) => {
+      expect(params).toEqual({ backupName: "b-1", force: false });
+      return "h1";
+    });
+    const hook = renderHook(() => useBackupStream(null));
+    act(() => {
+      hook.result.current.restore("b-1");
+    });
+    await act(() => new Promise((resolve) => setTimeout(resolve)));
+    const [info, previous] = ["b-1", "b-2"].map((name) => ({ name }) as BackupInfo);
+    act(() => {
+      backend.emit("restore:done", { handleId: "h1", seq: 0, info: info!, previous: previous!, message: "" });
+    });
+    expect(hook.result.current).toMatchObject({ phase: "done", view: { info, previous } });
   });
 });
 
