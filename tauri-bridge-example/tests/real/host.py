@@ -19,6 +19,12 @@ AGENTS = (
     EraPlan("work", 400_000, in_files=400),
 )
 
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
 with Sshd() as sshd:
     write_both_eras(sshd.home / ".openclaw", AGENTS, now_ms=time.time_ns() // 1_000_000)
     sshd.account.own(*sshd.home.iterdir())
@@ -29,8 +35,8 @@ with Sshd() as sshd:
         "keyPath": str(sshd.client_key),
         "fingerprints": list(sshd.fingerprints.values()),
     }
-    print(json.dumps(reach), flush=True)
+    _say(json.dumps(reach))
     for line in sys.stdin:
         assert line == "kill\n", line
         sshd.kill()
-        print("killed", flush=True)
+        _say("killed")

@@ -1,7 +1,7 @@
 """Write homes into a folder.
 
-``sample`` has sessions of both eras, ``small`` a few files, ``large`` and ``huge`` are analysed for seconds, and ``long`` has
-a session of 100,000 messages.
+``sample`` has sessions of both eras, ``small`` a few files, ``large`` and ``huge`` are analysed for seconds, and
+``long`` has a session of 100,000 messages.
 """
 
 from __future__ import annotations
