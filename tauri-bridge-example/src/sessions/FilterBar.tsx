@@ -33,7 +33,7 @@ export function FilterBar({ filter, onFilter }: Props) {
         aria-label={text.storeFilter}
         value={filter.store ?? ""}
         onChange={({ target }) => {
-          onFilter({ ...filter, store: (target.value || null) as SessionFilter["store"] });
+          onFilter({ ...filter, store: target.value || null });
         }}
       >
         <option value="">{text.anyStore}</option>

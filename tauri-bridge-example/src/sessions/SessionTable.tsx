@@ -10,6 +10,7 @@ import { ArrowDown, ArrowUp } from "lucide-react";
 import { useId, useMemo, useRef, useState, type KeyboardEvent } from "react";
 import type { SessionAnalysis } from "../../../protocol/types";
 import { useWords } from "../i18n/LanguageContext";
+import { wordFor } from "../i18n/wordFor";
 import type { SessionSort, SortKey } from "./sessionOrder";
 import { isDeletable, keyOf, type Selection } from "./selection";
 
@@ -232,7 +233,7 @@ function IdCell({ session }: { session: SessionAnalysis }) {
 /** Where a session lies, and whether it is an archive; in `full` what became of that. */
 export function Marks({ session, full = false }: { session: SessionAnalysis; full?: boolean }) {
   const { text } = useWords();
-  const became = session.archivedAs && text.archivedAs[session.archivedAs];
+  const became = session.archivedAs && (wordFor(text.archivedAs, session.archivedAs) ?? session.archivedAs);
   return (
     <>
       {session.kind === "archive" && (
@@ -242,7 +243,7 @@ export function Marks({ session, full = false }: { session: SessionAnalysis; ful
         </span>
       )}
       <span className="mark" data-store={session.store}>
-        {text.stores[session.store]}
+        {wordFor(text.stores, session.store) ?? session.store}
       </span>
     </>
   );

@@ -2,6 +2,7 @@ import { CircleAlert } from "lucide-react";
 import type { ReactNode } from "react";
 import type { ErrorKind } from "../../../protocol/types";
 import { useWords } from "../i18n/LanguageContext";
+import { wordFor } from "../i18n/wordFor";
 import { errorKind } from "../sidecar/errorKind";
 
 interface Props {
@@ -24,7 +25,7 @@ export function ErrorBox({ message, kind, title, children }: Props) {
       <div className="notice-body">
         <p>
           {title !== undefined && <strong>{title}. </strong>}
-          {found === null ? text.unknownError : text.errors[found]}
+          {(found !== null && wordFor(text.errors, found)) || text.unknownError}
         </p>
         <p className="said" title={text.whatItSaid}>
           {message}

@@ -27,16 +27,22 @@ export function readTranscript(name: string): Exchange[] {
   let seq = 0;
   for (const line of readFileSync(path.join(FOLDER, `${name}.jsonl`), "utf8").split("\n")) {
     if (line.startsWith("> ")) {
-      exchanges.push({ sent: JSON.parse(line.slice(2)) as Exchange["sent"], said: [] });
+      for (const sent of messagesOf<Exchange["sent"]>(line)) exchanges.push({ sent, said: [] });
     } else if (line.startsWith("< ") && line !== "< ...") {
-      const said = JSON.parse(line.slice(2), (key, value: unknown) =>
-        value !== "<number>" ? value : key === "seq" ? seq : 1,
-      ) as Said;
-      if (said.id === undefined) seq = (said.params["seq"] as number) + 1;
-      exchanges.at(-1)!.said.push(said);
+      const counted = (key: string, value: unknown) => (value !== "<number>" ? value : key === "seq" ? seq : 1);
+      for (const said of messagesOf<Said>(line, counted)) {
+        if (said.id === undefined) seq = (said.params["seq"] as number) + 1;
+        exchanges.at(-1)!.said.push(said);
+      }
     }
   }
   return exchanges;
+}
+
+/** What stands on a line: one message, or those of a batch. */
+function messagesOf<Message>(line: string, revive?: (key: string, value: unknown) => unknown): Message[] {
+  const value = JSON.parse(line.slice(2), revive) as Message | Message[];
+  return Array.isArray(value) ? value : [value];
 }
 
 /** A back end that says what the transcript says, if it is asked for what was asked there. */
