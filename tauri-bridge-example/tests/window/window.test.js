@@ -62,7 +62,7 @@ test("the page shows what an analysis counts", async () => {
   app = await App.open(home);
   await press("Analyse");
   await eventually("the analysis is done", async () => (await phase()) === "done");
-  assert.match(await inSessions("[data-phase]").getText(), /^Done\s+3 sessions, 2 agents/);
+  assert.match(await inSessions("[data-phase]").getText(), /^Done\s*3 sessions, 2 agents/);
   const counts = {};
   for (const agent of await app.driver.findElements(By.css("[data-agent]"))) {
     counts[await agent.getAttribute("data-agent")] = await agent.findElement(By.css("[data-count=total]")).getText();
