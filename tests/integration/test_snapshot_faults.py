@@ -141,6 +141,14 @@ def try_to(work: Callable[[], object]) -> None:
         work()
 
 
+def settled() -> None:
+    """Wait for what is removed behind the back of a backup that failed or was cancelled."""
+    for thread in threading.enumerate():
+        if thread.name == "removal":
+            thread.join(WITHIN_S)
+            assert not thread.is_alive()
+
+
 class FaultyFile:
     """The file of a manifest, whose writes are steps too."""
 
@@ -207,6 +215,7 @@ def test_a_single_error_leaves_nothing_that_the_next_start_has_to_remove(scene: 
     for number in range(1, MAX_STEPS):
         with faults_in(Faults(number, errno.EIO)) as faults:
             try_to(scene.home.backup)
+            settled()
         if scene.all_names() != scene.names_of(*scene.home.folder.snapshots()):
             left.append(faults.steps[number - 1])
         scene.clear()
@@ -232,14 +241,6 @@ def test_errors_while_a_snapshot_is_deleted_leave_it_whole_or_gone(scene: Scene)
 
 
 # Cancels
-
-
-def settled() -> None:
-    """Wait for what is removed behind a cancel's back."""
-    for thread in threading.enumerate():
-        if thread.name == "removal":
-            thread.join(WITHIN_S)
-            assert not thread.is_alive()
 
 
 class CancelledAt(Progress):
