@@ -9,7 +9,6 @@ import signal
 import sys
 import threading
 import time
-from pathlib import Path
 
 from sidecar import PROTOCOL_VERSION, __version__
 from sidecar.limits import THREADS_END_S
@@ -47,7 +46,7 @@ def main() -> None:
         ("record", "serve, and write the conversation into FILE, which is made"),
         ("replay", "play the sidecar's side of the transcript FILE; exit with 1 if the client says something else"),
     ):
-        tools.add_parser(tool, help=does, description=does.capitalize()).add_argument("file", type=Path, metavar="FILE")
+        tools.add_parser(tool, help=does, description=does.capitalize()).add_argument("file", metavar="FILE")
     arguments = parser.parse_args()
     logging.basicConfig(
         stream=sys.stderr, level=arguments.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -70,17 +69,21 @@ def main() -> None:
 
 def _run_tool(arguments: argparse.Namespace) -> int:
     """Record or replay; the exit code, which is 2 where the file is at fault."""
+    # Not with the other imports: who serves needs none of these.
+    from pathlib import Path
+
+    file = Path(arguments.file)
     try:
         if arguments.tool == "replay":
             from sidecar.transcripts.peer import play
 
-            return play(arguments.file)
+            return play(file)
         from sidecar.transcripts.recorder import record
 
         # A frozen sidecar is its own executable.
         own = [sys.executable] if getattr(sys, "frozen", False) else [sys.executable, "-m", "sidecar"]
         options = ["--log-level", arguments.log_level, *(["--no-share"] if arguments.no_share else [])]
-        return record(arguments.file, [*own, *options])
+        return record(file, [*own, *options])
     except (OSError, ValueError) as error:
         sys.stderr.write(f"clawpal-sidecar {arguments.tool}: {error}\n")
         return 2

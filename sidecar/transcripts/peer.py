@@ -20,7 +20,7 @@ from sidecar.limits import MAX_LINE_BYTES, READ_BYTES
 from sidecar.server import schema
 from sidecar.server.command import Context
 from sidecar.server.commands import COMMANDS
-from sidecar.transcripts.lines import ANY_CHUNKS, Line, read_transcript
+from sidecar.transcripts.lines import ANY_CHUNKS, Line, as_text, read_transcript
 from sidecar.transcripts.names import SECRET, without_secrets
 from sidecar.wire.framing import LineFramer, LineTooLong
 from sidecar.wire.messages import Call, Item, Rejected, parse_line, result_line
@@ -95,13 +95,13 @@ class Peer:
 
     def take(self, line: bytes) -> list[bytes]:
         """The lines that answer one of the client's, which comes without its LF; ``Unexpected`` if it isn't due."""
+        given = parse_line(line)
         for number, expected in enumerate(self._waiting):
-            if self._is_said(expected, line):
+            if self._is_said(parse_line(expected.encode()), given):
                 del self._waiting[number]
-                if self._asks_to_end(line):
-                    self.ended = True
+                self.ended = self.ended or _asks_to_end(given)
                 return self._speak()
-        answer = self._handshake(parse_line(line))
+        answer = self._handshake(given)
         if answer is None:
             due = "\n  ".join(self._waiting) or "nothing more"
             raise Unexpected(f"the client sent\n  {line.decode('utf-8', 'replace')}\nbut due was\n  {due}")
@@ -129,29 +129,16 @@ class Peer:
         self._expect()
         return said
 
-    def _is_said(self, expected: str, line: bytes) -> bool:
-        wanted, given = parse_line(expected.encode()), parse_line(line)
-        if isinstance(wanted, list):
-            if not isinstance(given, list) or len(wanted) != len(given):
-                return False
-            pairs = list(zip(wanted, given, strict=True))
-        elif isinstance(given, list):
+    def _is_said(self, wanted: Item | list[Item], given: Item | list[Item]) -> bool:
+        if isinstance(wanted, list) != isinstance(given, list) or len(_items(wanted)) != len(_items(given)):
             return False
-        else:
-            pairs = [(wanted, given)]
+        pairs = list(zip(_items(wanted), _items(given), strict=True))
         if not all(_is_same(one, other) for one, other in pairs):
             return False
         for one, other in pairs:
             if one.id_json is not None and other.id_json is not None:
                 self._ids[_id(one.id_json)] = other.id_json
         return True
-
-    def _asks_to_end(self, line: bytes) -> bool:
-        items = parse_line(line)
-        return any(
-            isinstance(item, Call) and item.method == "shutdown"
-            for item in (items if isinstance(items, list) else [items])
-        )
 
     def _handshake(self, item: Item | list[Item]) -> bytes | None:
         if not isinstance(item, Call) or item.id_json is None or item.method not in HANDSHAKE:
@@ -212,6 +199,14 @@ def filled_text(text: str) -> str:
     return _SNAPSHOT.sub(lambda match: f"2026-01-01_{int(match[1]):06}", text)
 
 
+def _items(parsed: Item | list[Item]) -> list[Item]:
+    return parsed if isinstance(parsed, list) else [parsed]
+
+
+def _asks_to_end(parsed: Item | list[Item]) -> bool:
+    return any(isinstance(item, Call) and item.method == "shutdown" for item in _items(parsed))
+
+
 def _is_same(wanted: Item, given: Item) -> bool:
     """Whether both ask for the same: the same arguments, however they are given; ids may differ."""
     if (wanted.id_json is None) != (given.id_json is None):
@@ -240,4 +235,4 @@ def _id(id_json: bytes) -> str:
 
 
 def _dump(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    return as_text(value).encode()

@@ -14,13 +14,12 @@ from jsonschema import Draft7Validator
 from sidecar.server.describe import notification_schema
 from sidecar.server.openrpc import SCHEMAS
 from sidecar.transcripts.lines import ANY_CHUNKS, Line, read_transcript
+from sidecar.transcripts.peer import NUMBERS
 from tests.transcripts.replay import CHUNKS, FOLDER
 
 TRANSCRIPTS = sorted(FOLDER.glob("*.jsonl"))
 DOCUMENT = json.loads((FOLDER.parent / "openrpc.json").read_text(encoding="utf-8"))
 METHODS = {method["name"]: method for method in DOCUMENT["methods"]}
-STAND_INS: dict[Any, Any] = {"<number>": 1, "<age>": 1.5, "<rate>": 0, "<port>": 22}
-"""A value for each name that stands for a number."""
 WIRE_KINDS = {"parse_error", "invalid_request", "method_not_found"}
 
 
@@ -61,7 +60,7 @@ def with_numbers(value: Any) -> Any:
         return {key: with_numbers(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [with_numbers(inner) for inner in value]
-    return STAND_INS.get(value, value)
+    return NUMBERS.get(value, value)
 
 
 def validator(schema: dict[str, Any]) -> Draft7Validator:

@@ -1,4 +1,4 @@
-/** `npm run screenshots`: the pictures of PAGE.md, of the real page with real sidecars. */
+/** `npm run screenshots`: the pictures of the README, of the real page with real sidecars. */
 
 import { execFileSync, spawnSync } from "node:child_process";
 import path from "node:path";
