@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.demo.sample import AgentPlan, SampleWriter, write_tree
+from tests.client import SidecarProcess
 from tests.topics import write_topics
 
 NOW_MS = 1_795_000_000_000
@@ -23,6 +24,14 @@ def sample_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     plans = (AgentPlan("main", 30, 6_000), AgentPlan("research", 10, 60_000), AgentPlan("scratch", 20, 1_500))
     write_tree(home / ".openclaw", plans, now_ms=NOW_MS)
     return home
+
+
+@pytest.fixture(scope="module")
+def process(sample_home: Path) -> Iterator[SidecarProcess]:
+    """One for most tests of a file: whatever one of them sends it, it must serve the next."""
+    process = SidecarProcess(sample_home)
+    yield process
+    process.end()
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,14 +11,6 @@ from tests.client import SidecarProcess, environment, error_codes, methods, requ
 
 MIB = 1024 * 1024
 SAMPLE_SESSIONS = 60
-
-
-@pytest.fixture(scope="module")
-def process(sample_home: Path) -> Iterator[SidecarProcess]:
-    """One for all tests: whatever one of them sends it, it must serve the next."""
-    process = SidecarProcess(sample_home)
-    yield process
-    process.end()
 
 
 class TestTheLine:

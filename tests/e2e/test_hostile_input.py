@@ -41,14 +41,6 @@ LEFT_OF_LINES_BYTES = 4 * MAX_LINE_BYTES
 SMALL_REQUESTS = 20_000
 
 
-@pytest.fixture(scope="module")
-def process(sample_home: Path) -> Iterator[SidecarProcess]:
-    """One for most tests: whatever one of them sends it, it must serve the next."""
-    process = SidecarProcess(sample_home)
-    yield process
-    process.end()
-
-
 @pytest.fixture
 async def idle(sample_home: Path) -> AsyncIterator[SidecarProcess]:
     """One that has loaded what any request needs, and of which memory has not been used otherwise."""
