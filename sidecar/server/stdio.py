@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 
 from sidecar.errors import HomeUnknown
@@ -95,21 +95,22 @@ def _claim() -> tuple[int, int]:
 async def read_chunks(fd: int) -> AsyncIterator[bytes]:
     """What comes from ``fd``, read in a thread: pipes, files, sockets and ``/dev/null`` alike, on every system."""
     loop = asyncio.get_running_loop()
-    chunks: asyncio.Queue[bytes] = asyncio.Queue(READ_AHEAD_CHUNKS)
+    room = threading.Semaphore(READ_AHEAD_CHUNKS)
+    chunks: asyncio.Queue[bytes] = asyncio.Queue()
 
     def read() -> None:
-        try:
-            while True:
+        data = None
+        # What is empty is the end. If the loop is closed, nobody listens any more.
+        with contextlib.suppress(RuntimeError):
+            while data != b"":
+                room.acquire()
                 data = _read_some(fd)
-                asyncio.run_coroutine_threadsafe(chunks.put(data), loop).result()
-                if not data:
-                    return
-        except (RuntimeError, CancelledError):  # the loop is closed, or closing: nobody listens any more
-            return
+                loop.call_soon_threadsafe(chunks.put_nowait, data)
 
     # A daemon: nothing can wake it from a read of an input that stays open.
     threading.Thread(target=read, name="stdin", daemon=True).start()
     while data := await chunks.get():
+        room.release()
         yield data
 
 

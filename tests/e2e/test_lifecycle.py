@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -33,6 +34,7 @@ PING = request_line("ping", request_id=2)
 # Two seconds for terminals that nobody reads, half a second for threads, and the machine is busy.
 ENDS_WITHIN_S = 6.0
 SAMPLE_SESSIONS = 60
+RACES = 15
 
 
 def run(home: Path | None, data: bytes, arguments: Sequence[str] = ()) -> subprocess.CompletedProcess[bytes]:
@@ -333,6 +335,29 @@ class TestLosingTheReader:
 
             assert await process.exit_code(ENDS_WITHIN_S) == 1
             assert "Traceback" not in process.stderr()
+
+    def test_while_input_arrives_it_leaves_no_word_on_stderr(self, sample_home: Path) -> None:
+        for _ in range(RACES):
+            with subprocess.Popen(
+                COMMAND,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=environment(sample_home),
+            ) as process:
+                assert process.stdin is not None
+                assert process.stdout is not None
+                assert process.stderr is not None
+                process.stdin.write(PING)
+                process.stdin.flush()
+                process.stdout.readline()
+                process.stdout.close()
+                # The pipe breaks when the process ends, and to close it flushes once more.
+                with contextlib.suppress(BrokenPipeError), process.stdin:
+                    while True:
+                        process.stdin.write(PING * 1000)
+                assert process.stderr.read() == b""
+                assert process.wait(ENDS_WITHIN_S) == 1
 
     async def test_in_the_middle_of_a_huge_file_it_ends_the_work(self, huge_home: Path) -> None:
         async with SidecarProcess(huge_home) as process:
