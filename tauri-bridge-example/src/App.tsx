@@ -10,6 +10,7 @@ import { SessionsView } from "./sessions/SessionsView";
 import { useSessionStream } from "./sessions/useSessionStream";
 import type { HostId } from "./sidecar/call";
 import { Appearance } from "./ui/Appearance";
+import { Boundary } from "./ui/Boundary";
 import { ErrorBox } from "./ui/ErrorBox";
 
 export function App() {
@@ -27,7 +28,9 @@ export function App() {
         <Appearance />
       </header>
       <aside className="side machines-side">
-        <MachineList hostId={hostId} connection={connection} onChoose={setHostId} />
+        <Boundary>
+          <MachineList hostId={hostId} connection={connection} onChoose={setHostId} />
+        </Boundary>
       </aside>
       {hostId !== null && <ConnectionQuestions connection={connection} />}
       {/* With another key it is another machine: what runs for the one before is cancelled. */}
@@ -67,10 +70,14 @@ function Machine({ hostId, connection }: { hostId: HostId; connection: Connectio
   return (
     <main className="views-place">
       <Tabs.Content value="sessions" className="sessions-view" forceMount tabIndex={-1}>
-        <SessionsView hostId={hostId} stream={sessions} />
+        <Boundary>
+          <SessionsView hostId={hostId} stream={sessions} />
+        </Boundary>
       </Tabs.Content>
       <Tabs.Content value="backups" className="backups-place" forceMount tabIndex={-1}>
-        <BackupsView hostId={hostId} stream={backups} />
+        <Boundary>
+          <BackupsView hostId={hostId} stream={backups} />
+        </Boundary>
       </Tabs.Content>
     </main>
   );

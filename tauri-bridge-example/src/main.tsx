@@ -5,6 +5,7 @@ import { App } from "./App";
 import "./App.css";
 import { LanguageProvider, useWords } from "./i18n/LanguageContext";
 import { errorText } from "./sidecar/call";
+import { Boundary } from "./ui/Boundary";
 
 const root = createRoot(document.getElementById("root")!);
 
@@ -22,7 +23,9 @@ async function main(): Promise<void> {
 function render(content: ReactNode): void {
   root.render(
     <StrictMode>
-      <LanguageProvider>{content}</LanguageProvider>
+      <LanguageProvider>
+        <Boundary>{content}</Boundary>
+      </LanguageProvider>
     </StrictMode>,
   );
 }

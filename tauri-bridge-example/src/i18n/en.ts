@@ -269,4 +269,5 @@ export const en = {
     cancelled: "It was cancelled.",
   } satisfies Record<ErrorKind, string>,
   unknownError: "Something went wrong.",
+  broken: "This part of the page broke",
 };

@@ -228,4 +228,5 @@ export const zh: Text = {
     cancelled: "操作已取消。",
   },
   unknownError: "出现错误。",
+  broken: "页面的这一部分出了故障",
 };

@@ -7,7 +7,18 @@ import type { Browser, BrowserContextOptions, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import type { AgentSessionAnalysis, BackupInfo, SidecarInfo, SshHost } from "../../../protocol/types";
 import { buildPage, FOLDER, launchBrowser, openPage, type OpenPage } from "./browserPage";
-import { ask, bytesWritten, COMMAND, environment, processEnds, startHost, writeHomes, type Homes } from "./sidecar";
+import {
+  ask,
+  bytesWritten,
+  COMMAND,
+  environment,
+  lockedCopy,
+  openDatabase,
+  processEnds,
+  startHost,
+  writeHomes,
+  type Homes,
+} from "./sidecar";
 
 /** 50,000 sessions, each with a model of 7,000 letters. */
 const HUGE_ANALYSIS_BYTES = 350_000_000;
@@ -427,6 +438,35 @@ describe("backups", () => {
     await alert.filter({ hasText: "Nothing was restored" }).waitFor();
   });
 
+  it("are not restored under somebody who writes, unless that is asked for once more", async () => {
+    const home = copyOf(homes.sample);
+    await openBackups(home);
+    await backUp();
+    const config = path.join(home, ".openclaw/openclaw.json");
+    const old = readFileSync(config, "utf8");
+    writeFileSync(config, '{"changed": true}');
+    const database = path.join(home, ".openclaw/agents/main/agent/openclaw-agent.sqlite");
+    const closeDatabase = await openDatabase(database);
+    try {
+      await backups().getByRole("button", { name: "Restore …" }).click();
+      await page.getByRole("alertdialog").getByRole("button", { name: "Restore" }).click();
+      await backups().locator('[role="alert"][data-kind="target_in_use"]').waitFor();
+      expect(readFileSync(config, "utf8")).toBe('{"changed": true}');
+
+      await backups().getByRole("button", { name: "Restore all the same" }).click();
+      const question = page.getByRole("alertdialog");
+      await page.keyboard.press("Enter"); // on the button that has the focus: the one that changes nothing
+      await question.waitFor({ state: "detached" });
+      expect(readFileSync(config, "utf8")).toBe('{"changed": true}');
+      await backups().getByRole("button", { name: "Restore all the same" }).click();
+      await question.getByRole("button", { name: "Restore all the same" }).click();
+      await workIs("restore", "done");
+      expect(readFileSync(config, "utf8")).toBe(old);
+    } finally {
+      await closeDatabase();
+    }
+  });
+
   it("are cancelled, and nothing is left", async () => {
     await openBackups(homes.large);
     await backups().getByRole("button", { name: "Back up now" }).click();
@@ -487,6 +527,37 @@ describe("a host", () => {
       await page.getByRole("button", { name: "This machine" }).click();
       await analyse();
       expect(await shownAgents()).toEqual(countersOf(ask(home, "analyze_sessions") as AgentSessionAnalysis[]));
+    } finally {
+      await host.end();
+    }
+  });
+
+  it("whose key is locked asks for the passphrase, once more if it is wrong", async () => {
+    const host = await startHost();
+    try {
+      await open(copyOf(homes.small));
+      const key = lockedCopy(host.keyPath, "correct horse");
+      const { host: address, port, username, fingerprints } = host;
+      await invoke("upsert_ssh_host", {
+        host: { id: "ssh:lab", label: "Lab", host: address, port, username, authMethod: "key", keyPath: key },
+      });
+      const asked = (await invoke("ssh_connect", { hostId: "ssh:lab" }).catch(String)) as string;
+      await invoke("trust_ssh_host_key", {
+        hostId: "ssh:lab",
+        fingerprint: fingerprints.find((fingerprint) => asked.includes(fingerprint)),
+      });
+      await page.reload();
+      await page.locator('[data-host="ssh:lab"]').click();
+      const dialog = page.getByRole("dialog", { name: "Your key is locked" });
+      await dialog.getByLabel("Passphrase").fill("wrong horse");
+      await dialog.getByRole("button", { name: "Unlock and connect" }).click();
+      await dialog.getByRole("alert").filter({ hasText: "That passphrase doesn't open the key." }).waitFor();
+      await dialog.getByLabel("Passphrase").fill("correct horse");
+      await page.keyboard.press("Enter");
+      await page.locator('[data-connection="connected"]').waitFor();
+      await analyse();
+      const there = (await invoke("remote_analyze_sessions", { hostId: "ssh:lab" })) as AgentSessionAnalysis[];
+      expect(await shownAgents()).toEqual(countersOf(there));
     } finally {
       await host.end();
     }
@@ -576,6 +647,40 @@ describe("for everybody", () => {
     await page.getByRole("button", { name: "开始分析" }).waitFor();
     expect(await page.locator("html").getAttribute("data-theme")).toBe("dark");
     expect(await page.locator("html").getAttribute("lang")).toBe("zh-CN");
+  });
+});
+
+describe("an error of the page's own", () => {
+  it("takes one part away, until it is tried again", async () => {
+    await open(homes.small);
+    await page.evaluate(() => {
+      const { prototype } = Intl.NumberFormat;
+      const whole = Object.getOwnPropertyDescriptor(prototype, "format")!;
+      Object.assign(window, {
+        mend: () => {
+          Object.defineProperty(prototype, "format", whole);
+        },
+      });
+      Object.defineProperty(prototype, "format", {
+        configurable: true,
+        get: () => {
+          throw new Error("no number can be written");
+        },
+      });
+    });
+    await sessions().getByRole("button", { name: "Analyse" }).click();
+    const broken = page.getByRole("tabpanel", { name: "Sessions" }).getByRole("alert");
+    await broken.filter({ hasText: "This part of the page broke" }).waitFor();
+    expect(await broken.innerText()).toContain("no number can be written");
+    expect(opened.errors.splice(0).join()).toContain("no number can be written");
+    await page.getByRole("button", { name: "This machine" }).waitFor();
+
+    await page.evaluate(() => {
+      (window as unknown as { mend: () => void }).mend();
+    });
+    await broken.getByRole("button", { name: "Try again" }).click();
+    await phaseIs("done");
+    expect(await shownAgents()).toEqual(countersOf(ask(homes.small, "analyze_sessions") as AgentSessionAnalysis[]));
   });
 });
 

@@ -2,7 +2,7 @@
 
 import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { chmodSync, copyFileSync, existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { createInterface } from "node:readline";
@@ -64,6 +64,28 @@ export async function processEnds(pid: number): Promise<void> {
 export function bytesWritten(pid: number): number {
   const written = /^wchar: (\d+)$/m.exec(readFileSync(`/proc/${String(pid)}/io`, "utf8"));
   return Number(written![1]);
+}
+
+/** Another process has the database open, until the function that this gives is called. */
+export async function openDatabase(file: string): Promise<() => Promise<void>> {
+  const code =
+    "import sqlite3, sys; database = sqlite3.connect(sys.argv[1]); " +
+    "database.execute('SELECT * FROM sqlite_master').fetchall(); print('open', flush=True); sys.stdin.read()";
+  const child = spawn(path.join(BIN, "python"), ["-c", code, file], { stdio: ["pipe", "pipe", "inherit"] });
+  await once(child.stdout, "data");
+  return async () => {
+    child.stdin.end();
+    if (child.exitCode === null) await once(child, "exit");
+  };
+}
+
+/** The same private key beside it, behind a passphrase. */
+export function lockedCopy(keyPath: string, passphrase: string): string {
+  const copy = `${keyPath}-locked`;
+  copyFileSync(keyPath, copy);
+  chmodSync(copy, 0o600);
+  execFileSync("ssh-keygen", ["-q", "-p", "-P", "", "-N", passphrase, "-f", copy]);
+  return copy;
 }
 
 export interface Host {

@@ -1,4 +1,4 @@
-"""Write homes into a folder.
+"""Write homes into a folder: those that are named, or all.
 
 ``sample`` has sessions of both eras, ``small`` a few files, ``large`` and ``huge`` are analysed for seconds, and
 ``long`` has a session of 100,000 messages.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from sidecar.demo.eras import EraPlan, write_both_eras
@@ -39,10 +40,14 @@ def write_long(home: Path, now_ms: int) -> None:
             file.write(json.dumps(entry) + "\n")
 
 
-folder = Path(sys.argv[1])
 now_ms = time.time_ns() // 1_000_000
-write_both_eras(folder / "sample" / ".openclaw", AGENTS, now_ms=now_ms)
-write_both_eras(folder / "small" / ".openclaw", SMALL_AGENTS, now_ms=now_ms)
-write_topics(folder / "large", LARGE_SESSIONS, now_ms)
-write_topics(folder / "huge", HUGE_SESSIONS, now_ms)
-write_long(folder / "long", now_ms)
+HOMES: dict[str, Callable[[Path], None]] = {
+    "sample": lambda home: write_both_eras(home / ".openclaw", AGENTS, now_ms=now_ms),
+    "small": lambda home: write_both_eras(home / ".openclaw", SMALL_AGENTS, now_ms=now_ms),
+    "large": lambda home: write_topics(home, LARGE_SESSIONS, now_ms),
+    "huge": lambda home: write_topics(home, HUGE_SESSIONS, now_ms),
+    "long": lambda home: write_long(home, now_ms),
+}
+folder = Path(sys.argv[1])
+for name in sys.argv[2:] or HOMES:
+    HOMES[name](folder / name)
