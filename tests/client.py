@@ -27,7 +27,9 @@ from typing import Any, NoReturn, Self
 Message = Any
 """One line: a reply or a notification as a ``dict``, or the ``list`` of replies that answers a batch."""
 
-COMMAND = (sys.executable, "-m", "sidecar")
+# One that was built for an app is put to the same tests ("make test-app").
+_BUILT = os.environ.get("CLAWPAL_TESTED_SIDECAR")
+COMMAND = (_BUILT,) if _BUILT else (sys.executable, "-m", "sidecar")
 TERMINALS = frozenset(
     {"sessions:done", "session-preview:done", "session-files:done"}
     | {f"{family}:{end}" for family in ("backup", "restore", "verify") for end in ("done", "error")}

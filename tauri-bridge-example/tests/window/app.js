@@ -15,10 +15,10 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { Builder, Capabilities } from "selenium-webdriver";
+import { Builder, By, Capabilities, until } from "selenium-webdriver";
 
-const FOLDER = path.resolve(import.meta.dirname, "../..");
-const TARGET = process.env.CARGO_TARGET_DIR ?? path.join(FOLDER, "target");
+export const FOLDER = path.resolve(import.meta.dirname, "../..");
+export const TARGET = process.env.CARGO_TARGET_DIR ?? path.join(FOLDER, "target");
 const APP = process.env.CLAWPAL_APP ?? path.join(TARGET, "debug/clawpal-example");
 export const SIDECAR = process.env.CLAWPAL_SIDECAR ?? path.join(FOLDER, "../.venv/bin/clawpal-sidecar");
 const POLL_MS = 20;
@@ -115,7 +115,8 @@ async function freePort() {
 }
 
 export class App {
-  static async open(home) {
+  /** The built app of that home; `program` and `sidecar` take the places of those that are built while it is developed. */
+  static async open(home, { program = APP, sidecar = SIDECAR } = {}) {
     const app = new App();
     const [port, nativePort] = [await freePort(), await freePort()];
     app.webdriver = spawn("tauri-driver", ["--port", port, "--native-port", nativePort], {
@@ -125,13 +126,13 @@ export class App {
         HOME: home.path,
         OPENCLAW_HOME: "",
         OPENCLAW_STATE_DIR: "",
-        CLAWPAL_SIDECAR: SIDECAR,
+        CLAWPAL_SIDECAR: sidecar,
         RUST_LOG: process.env.RUST_LOG ?? "warn",
         // tauri-driver writes one for each request before WebKitWebDriver listens.
         RUST_BACKTRACE: "0",
       },
     });
-    const capabilities = new Capabilities({ browserName: "wry", "tauri:options": { application: APP } });
+    const capabilities = new Capabilities({ browserName: "wry", "tauri:options": { application: program } });
     try {
       app.driver = await eventually("tauri-driver listens", async () => {
         if (app.webdriver.exitCode !== null) throw new Error("tauri-driver has ended");
@@ -176,6 +177,33 @@ export class App {
 
   invoke(command, args = {}) {
     return this.inPage("return invoke(args[0], args[1])", command, args);
+  }
+
+  inSessions(selector) {
+    return this.driver.findElement(By.css(`section[aria-labelledby="sessions-title"] ${selector}`));
+  }
+
+  async press(name) {
+    const button = By.xpath(`//section[@aria-labelledby="sessions-title"]//button[text()="${name}"]`);
+    // A loaded page may not have drawn itself yet.
+    await (await this.driver.wait(until.elementLocated(button), WITHIN_MS)).click();
+  }
+
+  async phase() {
+    return await this.inSessions("[data-phase]").getAttribute("data-phase");
+  }
+
+  /** What the page shows of each agent, by its name: the texts that have a `data-count`. */
+  async agents() {
+    const shown = {};
+    for (const agent of await this.driver.findElements(By.css("[data-agent]"))) {
+      const counts = {};
+      for (const count of await agent.findElements(By.css("[data-count]"))) {
+        counts[await count.getAttribute("data-count")] = await count.getText();
+      }
+      shown[await agent.getAttribute("data-agent")] = counts;
+    }
+    return shown;
   }
 
   async sidecarPid() {

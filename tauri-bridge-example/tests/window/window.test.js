@@ -5,7 +5,6 @@ import { once } from "node:events";
 import path from "node:path";
 import { after, afterEach, before, beforeEach, test } from "node:test";
 import { setTimeout as delay } from "node:timers/promises";
-import { By, until } from "selenium-webdriver";
 import {
   App,
   Home,
@@ -42,32 +41,16 @@ afterEach(async () => {
   home.remove();
 });
 
-const inSessions = (selector) =>
-  app.driver.findElement(By.css(`section[aria-labelledby="sessions-title"] ${selector}`));
-
-async function press(name) {
-  const button = By.xpath(`//section[@aria-labelledby="sessions-title"]//button[text()="${name}"]`);
-  // A loaded page may not have drawn itself yet.
-  await (await app.driver.wait(until.elementLocated(button), WITHIN_MS)).click();
-}
-
-async function phase() {
-  return await inSessions("[data-phase]").getAttribute("data-phase");
-}
-
 test("the page shows what an analysis counts", async () => {
   home.writeSession("main", "one", 4);
   home.writeSession("main", "two", 0);
   home.writeSession("side", "three", 1);
   app = await App.open(home);
-  await press("Analyse");
-  await eventually("the analysis is done", async () => (await phase()) === "done");
-  assert.match(await inSessions("[data-phase]").getText(), /^Done\s*3 sessions, 2 agents/);
-  const counts = {};
-  for (const agent of await app.driver.findElements(By.css("[data-agent]"))) {
-    counts[await agent.getAttribute("data-agent")] = await agent.findElement(By.css("[data-count=total]")).getText();
-  }
-  assert.deepEqual(counts, { main: "2 sessions", side: "1 session" });
+  await app.press("Analyse");
+  await eventually("the analysis is done", async () => (await app.phase()) === "done");
+  assert.match(await app.inSessions("[data-phase]").getText(), /^Done\s*3 sessions, 2 agents/);
+  const { main, side } = await app.agents();
+  assert.deepEqual([main.total, side.total], ["2 sessions", "1 session"]);
 });
 
 test("the page cancels an analysis", async () => {
@@ -75,9 +58,9 @@ test("the page cancels an analysis", async () => {
   // More than the page asks for at once.
   for (let copy = 1; copy < 120; copy++) home.linkSession("main", "s0", `s${copy}`);
   app = await App.open(home);
-  await press("Analyse");
-  await press("Cancel");
-  await eventually("the analysis is cancelled", async () => (await phase()) === "cancelled");
+  await app.press("Analyse");
+  await app.press("Cancel");
+  await eventually("the analysis is cancelled", async () => (await app.phase()) === "cancelled");
   assert.equal((await app.invoke("get_sidecar_info")).openHandles, 0);
 });
 
