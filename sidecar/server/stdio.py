@@ -126,15 +126,22 @@ def _read_some(fd: int) -> bytes:
 
 
 class OutputWriter:
-    """Writes to ``fd`` in a thread, since setting it non-blocking would change it for whoever else holds it."""
+    """Writes to ``fd``, which stays as it is: setting it non-blocking would change it for whoever else holds it.
+
+    Where the system takes a single write as non-blocking (Linux, for pipes and sockets), what there is room for is
+    written at once; waking a thread for it costs several times as much. A thread writes the rest, and elsewhere all.
+    """
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._thread = ThreadPoolExecutor(1, "stdout")
+        self._writes_at_once = hasattr(os, "RWF_NOWAIT")
 
     async def write(self, data: bytes) -> None:
         """Write all of ``data``, however long the reader takes. ``OSError`` if it is gone."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._write_all, data)
+        rest = memoryview(data)[self._write_at_once(data) :]
+        if rest:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._write_all, rest)
 
     def close(self) -> None:
         """Let go of the thread, which ends with its write."""
@@ -158,8 +165,19 @@ class OutputWriter:
 
         threading.Thread(target=wait, name="stdout-watch", daemon=True).start()
 
-    def _write_all(self, data: bytes) -> None:
-        view = memoryview(data)
+    def _write_at_once(self, data: bytes) -> int:
+        """Write what there is room for; how many bytes that was."""
+        if sys.platform == "linux" and self._writes_at_once:
+            try:
+                # -1: where the descriptor stands, as write() does.
+                return os.pwritev(self._fd, [data], -1, os.RWF_NOWAIT)
+            except BlockingIOError:
+                pass
+            except OSError:  # not for this kind of file, or broken, as the thread's write will say
+                self._writes_at_once = False
+        return 0
+
+    def _write_all(self, view: memoryview) -> None:
         while view:
             try:
                 view = view[os.write(self._fd, view) :]
