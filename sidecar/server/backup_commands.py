@@ -1,27 +1,25 @@
-"""The commands about backups, each with a ``remote_`` twin that does the same on a host."""
+"""The commands about backups, each with a ``remote_`` twin that does the same on a host.
+
+What does the work is imported when a command first needs it, as in ``session_commands``.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sidecar.backup.progress import Progress
 from sidecar.cancel import CancelToken
 from sidecar.server.command import Command, Context, Job, twin
-from sidecar.streams.backup import (
-    BackupInfo,
-    backup_stream,
-    info_of,
-    restore_stream,
-    restored_message,
-    verify_stream,
-)
 from sidecar.streams.base import Stream
 
 if TYPE_CHECKING:
     from sidecar.server.schema import BackupNameParams, BackupParams, RestoreParams
+    from sidecar.streams.backup import BackupInfo
 
 
 def backup(context: Context, params: BackupParams) -> Job:
+    from sidecar.backup.progress import Progress
+    from sidecar.streams.backup import info_of
+
     backups = context.backups(params)
     at_host = hasattr(params, "host_id")
 
@@ -36,15 +34,22 @@ def backup(context: Context, params: BackupParams) -> Job:
 
 
 def backup_streamed(context: Context, params: BackupParams) -> Stream:
+    from sidecar.streams.backup import backup_stream
+
     return backup_stream(context.backups(params), params.include_sessions is not False)
 
 
 def list_backups(context: Context, params: Any) -> Job:
+    from sidecar.streams.backup import info_of
+
     backups = context.backups(params)
     return lambda token: [info_of(snapshot) for snapshot in backups.list(token)]
 
 
 def restore(context: Context, params: RestoreParams) -> Job:
+    from sidecar.backup.progress import Progress
+    from sidecar.streams.backup import restored_message
+
     backups = context.backups(params)
 
     def work(token: CancelToken) -> str:
@@ -55,10 +60,14 @@ def restore(context: Context, params: RestoreParams) -> Job:
 
 
 def restore_streamed(context: Context, params: RestoreParams) -> Stream:
+    from sidecar.streams.backup import restore_stream
+
     return restore_stream(context.backups(params), params.backup_name, params.force is True)
 
 
 def verify_streamed(context: Context, params: BackupNameParams) -> Stream:
+    from sidecar.streams.backup import verify_stream
+
     return verify_stream(context.backups(params), params.backup_name)
 
 

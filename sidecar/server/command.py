@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from sidecar.cancel import CancelToken
 from sidecar.server.remote import Remote
-from sidecar.stores.home import LocalHome
 from sidecar.stores.locations import ActivePaths
 
 if TYPE_CHECKING:
     from sidecar.remote.home import RemoteHome
+    from sidecar.stores.home import LocalHome
     from sidecar.streams.backup import Backups
 
 Job = Callable[[CancelToken], Any]
@@ -56,9 +56,12 @@ class Context:
     def home(self, params: Any) -> LocalHome | RemoteHome:
         """The home that a session command is about: of the host that its parameters name, else that of this machine."""
         host_id: str | None = getattr(params, "host_id", None)
-        if host_id is None:
-            return LocalHome(self.openclaw_dir())
-        return self.remote.home(self.clawpal_dir(), host_id)
+        if host_id is not None:
+            return self.remote.home(self.clawpal_dir(), host_id)
+        # Not with the other imports: the start needs neither this nor what backups need.
+        from sidecar.stores.home import LocalHome
+
+        return LocalHome(self.openclaw_dir())
 
     def backups(self, params: Any) -> Backups:
         """The backups that a command is about, here or on a host as above."""
@@ -67,7 +70,6 @@ class Context:
         host_id: str | None = getattr(params, "host_id", None)
         if host_id is not None:
             return self.remote.backups(self.clawpal_dir(), host_id, share)
-        # Not with the other imports: the start doesn't need it.
         from sidecar.backup.home import LocalBackups
 
         return LocalBackups(self.openclaw_dir(), self.clawpal_dir(), share)

@@ -12,13 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from oslash.either import Left
-
 from sidecar.errors import InternalError, MethodNotFound, ReplyTooLarge, SidecarError, as_sidecar_error
 from sidecar.limits import MAX_REPLY_BYTES, MIB
 from sidecar.server.command import Command, Context, Job
 from sidecar.server.handles import Handle
-from sidecar.server.jsonrpc import Error, Result, Success, dispatch_to_response
+from sidecar.server.jsonrpc import Error, Left, Result, Success, dispatch_to_response_pure
 from sidecar.wire.messages import Call, error_line, result_line
 
 
@@ -65,12 +63,13 @@ class Dispatcher:
         """Run ``call``. A stream is registered but not started; a job is not begun. Never raises."""
         answer = Answer()
         request: Any = {"jsonrpc": "2.0", "method": call.method, "params": call.params, "id": 0}
-        response = dispatch_to_response(
-            request,
-            self._methods,
+        response = dispatch_to_response_pure(
+            request=request,
+            methods=self._methods,
             context=(call, answer),
             deserializer=_as_it_is,
             validator=_as_it_is,
+            post_process=_as_it_is,
         )
         if isinstance(response, Left) and answer.error is None:
             unknown = call.method not in self._methods
@@ -112,5 +111,5 @@ def _params(command: Command, given: tuple[Any, ...] | dict[str, Any]) -> Any:
     return schema.parse(command.params, given)
 
 
-def _as_it_is(request: Any) -> Any:
-    return request
+def _as_it_is(value: Any) -> Any:
+    return value

@@ -1,11 +1,12 @@
-"""The commands about hosts: which there are, and the connections to them."""
+"""The commands about hosts: which there are, and the connections to them.
+
+What does the work is imported when a command first needs it, as in ``session_commands``.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sidecar.remote.hosts import delete_host, list_hosts, upsert_host
-from sidecar.remote.ssh_config import list_ssh_config_hosts
 from sidecar.server.command import Command, Context, Job
 from sidecar.stores.locations import expand
 
@@ -14,23 +15,31 @@ if TYPE_CHECKING:
 
 
 def list_ssh_hosts(context: Context, params: None) -> Job:
+    from sidecar.remote.hosts import list_hosts
+
     clawpal_dir = context.clawpal_dir()
     return lambda _token: [host.members() for host in list_hosts(clawpal_dir)]
 
 
 def upsert_ssh_host(context: Context, params: HostParams) -> Job:
+    from sidecar.remote.hosts import upsert_host
+
     clawpal_dir = context.clawpal_dir()
     host = params.host.ssh_host()
     return lambda _token: upsert_host(clawpal_dir, host).members()
 
 
 def delete_ssh_host(context: Context, params: HostIdParams) -> Job:
+    from sidecar.remote.hosts import delete_host
+
     clawpal_dir = context.clawpal_dir()
     context.remote.disconnect(params.host_id)
     return lambda _token: delete_host(clawpal_dir, params.host_id)
 
 
 def suggest_ssh_hosts(context: Context, params: None) -> Job:
+    from sidecar.remote.ssh_config import list_ssh_config_hosts
+
     home = expand("~", context.environ)
     return lambda _token: list_ssh_config_hosts(home)
 

@@ -15,12 +15,15 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 
 from sidecar.errors import HomeUnknown
-from sidecar.limits import READ_AHEAD_CHUNKS, READ_BYTES
+from sidecar.limits import FIRST_REPLY_S, READ_AHEAD_CHUNKS, READ_BYTES
 from sidecar.server.connection import Connection
 from sidecar.server.process import share_one_heap
 from sidecar.stores.locations import ActivePaths
 
 log = logging.getLogger(__name__)
+
+_SOON_NEEDED = ("sidecar.server.schema", "sidecar.stores.home", "sidecar.streams.analyze")
+"""What the second request of most clients needs; it is loaded before that comes."""
 
 
 def serve_stdio(share: bool = True) -> int:
@@ -36,25 +39,34 @@ def serve_stdio(share: bool = True) -> int:
 async def _serve(input_fd: int, output_fd: int, share: bool) -> int:
     loop = asyncio.get_running_loop()
     writer = OutputWriter(output_fd)
-    connection = Connection(writer.write, share=share)
+    replied = threading.Event()
+
+    async def write(data: bytes) -> None:
+        await writer.write(data)
+        replied.set()
+
+    connection = Connection(write, share=share)
     for number in (signal.SIGTERM, signal.SIGINT):
         try:
             loop.add_signal_handler(number, connection.stop)
         except NotImplementedError:  # Windows
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(connection.stop))
     writer.watch(loop, connection.lose_output)
-    threading.Thread(target=_after_start, name="after-start", daemon=True).start()
+    threading.Thread(target=_after_start, args=(replied,), name="after-start", daemon=True).start()
     await connection.run(read_chunks(input_fd))
     writer.close()
     return 1 if connection.output_lost else 0
 
 
-def _after_start() -> None:
+def _after_start(replied: threading.Event) -> None:
     """Do what the first reply doesn't need: import pydantic, and end what crashed where backups lie by default.
 
-    Leaving in the midst of that is another crash, and left to the next start.
+    It begins after that reply, which would otherwise have half of the interpreter at most, or after ``FIRST_REPLY_S``
+    if nobody has asked for one. Leaving in the midst of it is another crash, and left to the next start.
     """
-    import_module("sidecar.server.schema")
+    replied.wait(FIRST_REPLY_S)
+    for module in _SOON_NEEDED:
+        import_module(module)
     from sidecar.backup.leftovers import has_leftovers
     from sidecar.backup.names import FOLDER
 

@@ -315,10 +315,10 @@ async def test_what_a_crash_left_is_removed_at_the_next_start_without_a_command(
 
 def test_a_start_loads_what_ends_a_crash_only_after_one(home: Path) -> None:
     code = """
-import os, sys
+import os, sys, threading
 os.environ["HOME"] = sys.argv[1]
 from sidecar.server import stdio
-stdio._after_start()
+stdio._after_start(threading.Event())
 print("sidecar.backup.restore" in sys.modules)
 """
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("OPENCLAW", "CLAWPAL"))}
