@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
+import os
 from collections.abc import Iterable
-from types import ModuleType
 from typing import Annotated, Any
 
 import msgspec
@@ -18,17 +17,8 @@ from sidecar.remote.hosts import AuthMethod, SshHost
 from sidecar.wire.messages import encode
 
 
-def _look_for_no_plugins() -> None:
-    """Keep pydantic from searching all that is installed for plugins of its own, and from running them.
-
-    For that it would import ``importlib.metadata``: 15 ms before the first model is built, and 2 MiB.
-    """
-    loader = ModuleType("pydantic.plugin._loader")
-    loader.get_plugins = tuple  # type: ignore[attr-defined]
-    sys.modules.setdefault(loader.__name__, loader)
-
-
-_look_for_no_plugins()
+# Or pydantic searches all that is installed for plugins when it builds the first model, and runs them.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 
 class Params(BaseModel):
