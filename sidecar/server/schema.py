@@ -16,7 +16,6 @@ from sidecar.limits import MAX_PARAM_CHARS
 from sidecar.remote.hosts import AuthMethod, SshHost
 from sidecar.wire.messages import encode
 
-
 # Or pydantic searches all that is installed for plugins when it builds the first model, and runs them.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
