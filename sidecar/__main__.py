@@ -41,6 +41,11 @@ def main() -> None:
         action="store_true",
         help="copy files into a backup that have not changed since the last one, rather than share them with it",
     )
+    parser.add_argument(
+        "--no-index",
+        action="store_true",
+        help="count every transcript anew in each analysis, and remember nothing of it below the ClawPal directory",
+    )
     tools = parser.add_subparsers(title="for authors of clients", dest="tool", metavar="[record | replay]")
     for tool, does in (
         ("record", "serve, and write the conversation into FILE, which is made"),
@@ -59,7 +64,7 @@ def main() -> None:
     # What follows imports the whole server: not for --help.
     from sidecar.server.stdio import serve_stdio
 
-    exit_code = serve_stdio(share=not arguments.no_share)
+    exit_code = serve_stdio(share=not arguments.no_share, index=not arguments.no_index)
     if not _threads_ended():
         # One hangs in a read or a write that may never end, and the interpreter would wait for it.
         logging.shutdown()
@@ -82,7 +87,9 @@ def _run_tool(arguments: argparse.Namespace) -> int:
 
         # A frozen sidecar is its own executable.
         own = [sys.executable] if getattr(sys, "frozen", False) else [sys.executable, "-m", "sidecar"]
-        options = ["--log-level", arguments.log_level, *(["--no-share"] if arguments.no_share else [])]
+        options = ["--log-level", arguments.log_level]
+        options += ["--no-share"] if arguments.no_share else []
+        options += ["--no-index"] if arguments.no_index else []
         return record(file, [*own, *options])
     except (OSError, ValueError) as error:
         sys.stderr.write(f"clawpal-sidecar {arguments.tool}: {error}\n")

@@ -82,6 +82,16 @@ MAX_SMALL_VALUE_BYTES = 64 * KIB
 MAX_INDEX_ENTRY_BYTES = 16 * MIB
 ROW_PIECE_BYTES = 64 * KIB
 
+# Remembering what was counted
+UNREMEMBERED_BYTES = 8 * KIB
+"""A transcript up to this size is counted anew each time: to look it up would take as long."""
+DIGESTED_BYTES = 4 * KIB
+REMEMBERED_A_PAGE = 256
+REMEMBERED_A_WRITE = 128
+MAX_SCAN_INDEX_PAGES = 16 * KIB
+"""Of SQLite's usual 4 KiB, so 64 MiB: some 300,000 transcripts."""
+SCAN_INDEX_CACHE_KIB = 128
+
 # Deleting
 LOCK_STALE_S = 30 * 60
 """A lock that names no process counts for this long; OpenClaw's own figure."""

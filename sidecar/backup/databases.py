@@ -30,7 +30,8 @@ from sidecar.limits import (
     SQLITE_CACHE_KIB,
     SQLITE_RETRY_S,
 )
-from sidecar.stores.sqlite_files import Look, holds, is_on_shared_file_system, look_at, stamp_of
+from sidecar.stores.file_systems import is_on_shared_file_system
+from sidecar.stores.sqlite_files import Look, holds, look_at, stamp_of
 from sidecar.stores.sqlite_files import copy_database as copy_raw
 
 # What a writer brings about that will soon be done; SQLite's words, since Python before 3.11 doesn't tell its codes.

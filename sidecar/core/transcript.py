@@ -58,6 +58,10 @@ _decode_raw_entry = msgspec.json.Decoder(_RawEntry).decode
 _decode_raw_message = msgspec.json.Decoder(_RawMessage).decode
 
 
+Counts = tuple[int, int, int, str | None, str | None, bool, int]
+"""What a ``Tally`` holds, in the order of ``Tally.add_counts``."""
+
+
 class Tally:
     """The counts of one transcript, fed with blocks of whole lines in file order.
 
@@ -111,6 +115,18 @@ class Tally:
         if begun and not self._begun:
             self._begun = True
             self.header_id = header_id
+
+    def counts(self) -> Counts:
+        """What ``add_counts`` takes: a tally that is given them goes on where this one stands."""
+        return (
+            self.messages,
+            self.users,
+            self.assistants,
+            self.last_activity,
+            self.header_id,
+            self._begun,
+            self.skipped_lines,
+        )
 
     def _add_lines(self, lines: list[bytes]) -> None:
         entries: list[Entry] = []

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from sidecar.cancel import CancelToken
+from sidecar.errors import HomeUnknown
 from sidecar.server.remote import Remote
 from sidecar.stores.locations import ActivePaths
 
@@ -33,12 +34,14 @@ class Running(Protocol):
 class Context:
     """What commands work on: the paths of this connection, its streams, and the way to end it.
 
-    ``share`` is whether a snapshot shares files with the one before where nobody says so.
+    ``share`` is whether a snapshot shares files with the one before where nobody says so; ``index``, whether analyses
+    remember what they have counted.
     """
 
     running: Running
     stop: Callable[[], None]
     share: bool = True
+    index: bool = True
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     paths: ActivePaths = field(default_factory=ActivePaths)
     started_at_s: float = field(default_factory=time.monotonic)
@@ -53,6 +56,13 @@ class Context:
     def clawpal_dir(self) -> str:
         return self.paths.clawpal_dir(self.environ)
 
+    def index_folder(self) -> str | None:
+        """Where the index of transcripts lies; ``None`` if there is to be none, or there is no place for it."""
+        try:
+            return os.path.join(self.clawpal_dir(), "cache") if self.index else None
+        except HomeUnknown:
+            return None
+
     def home(self, params: Any) -> LocalHome | RemoteHome:
         """The home that a session command is about: of the host that its parameters name, else that of this machine."""
         host_id: str | None = getattr(params, "host_id", None)
@@ -61,7 +71,7 @@ class Context:
         # Not with the other imports: the start needs neither this nor what backups need.
         from sidecar.stores.home import LocalHome
 
-        return LocalHome(self.openclaw_dir())
+        return LocalHome(self.openclaw_dir(), index_folder=self.index_folder())
 
     def backups(self, params: Any) -> Backups:
         """The backups that a command is about, here or on a host as above."""

@@ -26,10 +26,16 @@ class Connection:
     """Serves one client. ``run`` returns when the input has ended and all is answered, or when it was told to stop."""
 
     def __init__(
-        self, write: Callable[[bytes], Awaitable[None]], commands: tuple[Command, ...] = COMMANDS, *, share: bool = True
+        self,
+        write: Callable[[bytes], Awaitable[None]],
+        commands: tuple[Command, ...] = COMMANDS,
+        *,
+        share: bool = True,
+        index: bool = True,
     ) -> None:
         self._commands = commands
         self._share = share
+        self._index = index
         self._outbox = Outbox(write)
         self._stopped = asyncio.Event()
         self._freed = FreedMemory()
@@ -50,7 +56,7 @@ class Connection:
         async with asyncio.TaskGroup() as tasks:
             self._jobs = Jobs(tasks, self._work_ended)
             self._handles = Handles(self._outbox, tasks, self._work_ended)
-            context = Context(self._handles, self.stop, self._share)
+            context = Context(self._handles, self.stop, self._share, self._index)
             self._dispatcher = Dispatcher(self._commands, context, self._handles.open)
             writer = tasks.create_task(self._write())
             reading = tasks.create_task(self._read(chunks))

@@ -26,17 +26,17 @@ _SOON_NEEDED = ("sidecar.server.schema", "sidecar.stores.home", "sidecar.streams
 """What the second request of most clients needs; it is loaded before that comes."""
 
 
-def serve_stdio(share: bool = True) -> int:
+def serve_stdio(share: bool = True, index: bool = True) -> int:
     """Serve the client behind stdin and stdout until it is done, and return the exit code: 1 if the output broke.
 
-    ``share`` as in ``Context``.
+    ``share`` and ``index`` as in ``Context``.
     """
     input_fd, output_fd = _claim()
     share_one_heap()
-    return asyncio.run(_serve(input_fd, output_fd, share))
+    return asyncio.run(_serve(input_fd, output_fd, share, index))
 
 
-async def _serve(input_fd: int, output_fd: int, share: bool) -> int:
+async def _serve(input_fd: int, output_fd: int, share: bool, index: bool) -> int:
     loop = asyncio.get_running_loop()
     writer = OutputWriter(output_fd)
     replied = threading.Event()
@@ -45,7 +45,7 @@ async def _serve(input_fd: int, output_fd: int, share: bool) -> int:
         await writer.write(data)
         replied.set()
 
-    connection = Connection(write, share=share)
+    connection = Connection(write, share=share, index=index)
     for number in (signal.SIGTERM, signal.SIGINT):
         try:
             loop.add_signal_handler(number, connection.stop)

@@ -14,6 +14,7 @@ from sidecar.errors import SourceUnreadable
 from sidecar.stores.base import SessionFile, Store
 from sidecar.stores.jsonl import JsonlStore
 from sidecar.stores.locations import AgentFolder
+from sidecar.stores.scan_index import ScanIndex
 from sidecar.text import wire_name
 
 if TYPE_CHECKING:
@@ -25,7 +26,9 @@ DATABASE = os.path.join("agent", "openclaw-agent.sqlite")
 class AgentSessions:
     """The stores of one agent. Files come first, then what is in the database alone."""
 
-    def __init__(self, agent: AgentFolder, token: CancelToken, failed: FailedItems) -> None:
+    def __init__(
+        self, agent: AgentFolder, token: CancelToken, failed: FailedItems, index: ScanIndex | None = None
+    ) -> None:
         self.agent = wire_name(agent.name)
         self._stores: list[Store] = []
         self._database: SqliteStore | None = None
@@ -35,7 +38,7 @@ class AgentSessions:
             failed.add(wire_name(agent.path), error)
             return
         self._database = _database(agent, token, failed)
-        self._stores = [JsonlStore(agent, token, failed, self._database)]
+        self._stores = [JsonlStore(agent, token, failed, self._database, index)]
         if self._database is not None:
             self._stores.append(self._database)
 

@@ -13,27 +13,39 @@ from sidecar.stores.agent import AgentSessions, database_files, database_ids
 from sidecar.stores.base import SessionFile
 from sidecar.stores.listing import DatabaseFiles, list_files
 from sidecar.stores.locations import find_agent, list_agents, objection_to_name
+from sidecar.stores.scan_index import ScanIndex
 from sidecar.stores.session_folders import DatabaseIds, LocalFolders
 
 
 class LocalHome:
-    """What lies in ``openclaw_dir``; the clock is read when this is made."""
+    """What lies in ``openclaw_dir``; the clock is read when this is made.
+
+    ``index_folder`` is where the index of what was counted lies, or shall; without one, everything is counted anew.
+    """
 
     def __init__(
         self,
         openclaw_dir: str,
         database_files: DatabaseFiles = database_files,
         database_ids: DatabaseIds = database_ids,
+        *,
+        index_folder: str | None = None,
     ) -> None:
         self._openclaw_dir = openclaw_dir
         self._database_files = database_files
         self._database_ids = database_ids
+        self._index_folder = index_folder
         self.now_ms = time.time() * 1000
 
     def agents(self, token: CancelToken, failed: FailedItems) -> Iterator[AgentSessions]:
         """As ``Home.agents``."""
-        for folder in list_agents(self._openclaw_dir):
-            yield AgentSessions(folder, token, failed)
+        index = ScanIndex(self._index_folder) if self._index_folder is not None else None
+        try:
+            for folder in list_agents(self._openclaw_dir):
+                yield AgentSessions(folder, token, failed, index)
+        finally:
+            if index is not None:
+                index.close()
 
     def files(self, token: CancelToken, failed: FailedItems) -> Iterator[SessionFile | None]:
         """As ``Home.files``."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from bisect import bisect_left
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from typing import Protocol
 
 from sidecar.cancel import CancelToken
@@ -18,9 +18,11 @@ from sidecar.core.blocks import Block, ReadInto, RecordBlocks
 from sidecar.core.failures import FailedItems
 from sidecar.core.transcript import Tally, entry_ids
 from sidecar.errors import Cancelled, SidecarError
-from sidecar.limits import BLOCK_BYTES, MAX_REREADS
+from sidecar.limits import BLOCK_BYTES, MAX_REREADS, UNREMEMBERED_BYTES
 from sidecar.stores.files import BoundedReader, OpenFile, open_folder, open_regular
 from sidecar.stores.locations import AgentFolder
+from sidecar.stores.scan_entry import Entry, digest_of, has_grown, is_young, stamp_of
+from sidecar.stores.scan_index import FolderEntries, Key, ScanIndex
 from sidecar.stores.session_index import SessionIndex, read_index
 from sidecar.stores.session_names import (
     ALL_FOLDERS,
@@ -52,7 +54,12 @@ class JsonlStore:
     """
 
     def __init__(
-        self, agent: AgentFolder, token: CancelToken, failed: FailedItems, database: Database | None = None
+        self,
+        agent: AgentFolder,
+        token: CancelToken,
+        failed: FailedItems,
+        database: Database | None = None,
+        index: ScanIndex | None = None,
     ) -> None:
         self.agent = wire_name(agent.name)
         self._failed = failed
@@ -66,6 +73,7 @@ class JsonlStore:
         self._stems.sort()
         self._archives.sort()
         self._unchecked_against = database
+        self._scan_index = index
         self._vanished = 0
 
     @property
@@ -111,14 +119,20 @@ class JsonlStore:
         self, folder: str, path: str, index: SessionIndex, now_ms: float
     ) -> Iterator[SessionAnalysis | None]:
         shown_path = os.path.join(wire_name(path), "")
-        with open_folder(path) as (folder_fd, before_name):
+        known = self._scan_index.entries_in(path) if self._scan_index else None
+        with open_folder(path) as (folder_fd, before_name), known or nullcontext():
             for name, session_id, stem, kind, archived_as in self._named_in(folder):
                 self._token.check()
                 shown_file = shown_path + wire_name(name)
                 try:
                     file = open_regular(before_name + name, folder_fd)
                     try:
-                        tally = None if name.endswith(".zst") else self._tally_small(file)
+                        tally = None
+                        if known and file.size_bytes > UNREMEMBERED_BYTES:
+                            key = Key(kind == "archive", os.fsencode(session_id))
+                            tally, file = yield from self._tally_known(file, name, known, key)
+                        elif not name.endswith(".zst"):
+                            tally = self._tally_small(file)
                         if tally is None:
                             tally, file = yield from self._tally_large(file, name)
                     finally:
@@ -147,6 +161,30 @@ class JsonlStore:
             if archive.folder == folder:
                 yield archive.name, archive.name, archive.stem, "archive", archive.archived_as
 
+    def _tally_known(
+        self, file: OpenFile, name: str, known: FolderEntries, key: Key
+    ) -> Generator[None, None, tuple[Tally, OpenFile]]:
+        """As ``_tally_large``, but nothing is read that was counted before, and is known to be as it was then."""
+        stamp = stamp_of(file.fd)
+        young = is_young(stamp)
+        entry = known.find(key)
+        if entry is not None and entry.stamp == stamp:
+            tally = Tally()
+            tally.add_counts(*entry.counts)
+            return tally, file._replace(size_bytes=entry.text_bytes)
+        file = OpenFile(file.fd, stamp.size_bytes, stamp.modified_at_ns / 1_000_000)
+        compressed = name.endswith(".zst")
+        counted = None if entry or compressed else self._tally_small(file)
+        if counted is None:
+            grown_from = entry if entry and has_grown(entry, file.fd, stamp) else None
+            counted, file = yield from self._tally_large(file, name, grown_from)
+        # One that is still written to is left as it is known: the next analysis goes on from there.
+        if not young:
+            digest = b"" if compressed else digest_of(file.fd, stamp.size_bytes)
+            if stamp_of(file.fd) == stamp:
+                known.keep(key, Entry(stamp, file.size_bytes, digest, counted.counts()))
+        return counted, file
+
     def _tally_small(self, file: OpenFile) -> Tally | None:
         """The counts of a transcript of at most one block, read at once; ``None`` if it is larger, or shrank."""
         if file.size_bytes > BLOCK_BYTES:
@@ -158,13 +196,19 @@ class JsonlStore:
         tally.add_whole(text)
         return tally
 
-    def _tally_large(self, file: OpenFile, name: str) -> Generator[None, None, tuple[Tally, OpenFile]]:
+    def _tally_large(
+        self, file: OpenFile, name: str, grown_from: Entry | None = None
+    ) -> Generator[None, None, tuple[Tally, OpenFile]]:
         """The counts of a transcript read in blocks, and the size, decompressed, that they are of."""
         fd, size_bytes, modified_at_ms = file
         for _ in range(MAX_REREADS):
-            os.lseek(fd, 0, os.SEEK_SET)
             tally = Tally()
-            source = BoundedReader(fd, size_bytes, self._token)
+            counted_bytes = 0
+            if grown_from is not None:
+                tally.add_counts(*grown_from.counts)
+                counted_bytes = grown_from.stamp.size_bytes
+            os.lseek(fd, counted_bytes, os.SEEK_SET)
+            source = BoundedReader(fd, size_bytes - counted_bytes, self._token)
             text = _Counted(_decompressed(source, name))
             self._blocks.restart()
             while block := self._blocks.read(text):
@@ -176,7 +220,8 @@ class JsonlStore:
                 break
             # It shrank under us, so it was written anew in place: what was counted may be half of each state.
             size_bytes = os.fstat(fd).st_size
-        return tally, OpenFile(fd, text.count_bytes, modified_at_ms)
+            grown_from = None
+        return tally, OpenFile(fd, counted_bytes + text.count_bytes, modified_at_ms)
 
     def _read_blocks(self, folder: str, name: str) -> Iterator[Block]:
         fd, size_bytes, _ = open_regular(os.path.join(self._folder, folder, name))

@@ -21,12 +21,6 @@ from sidecar.limits import COPY_CHECK_S, MAX_CHILD_ERROR_BYTES, SETTLED_NS
 
 WayIn = Literal["shared", "alone", "copy"]
 
-_MOUNTS = "/proc/self/mountinfo"
-# File systems on which another kernel may hold the database open: neither its locks nor its -shm are ours to see.
-_SHARED_FILE_SYSTEMS = frozenset(
-    ("9p", "afs", "ceph", "cifs", "drvfs", "lustre", "nfs", "nfs4", "prl_fs", "smb3", "smbfs", "vboxsf", "virtiofs")
-)
-
 
 class Stamp(NamedTuple):
     """What tells one state of a file from another."""
@@ -81,22 +75,6 @@ def stamp_of(path: str) -> Stamp | None:
 def holds(stamp: Stamp | None) -> bool:
     """Whether there is a file, and something in it."""
     return stamp is not None and stamp.size_bytes > 0
-
-
-def is_on_shared_file_system(path: str) -> bool:
-    """Whether another kernel than ours may write to what lies there, as far as the system tells."""
-    if path.startswith("\\\\"):  # a Windows share, or the files of WSL
-        return True
-    if not os.path.exists(_MOUNTS):
-        return False
-    device = os.stat(path).st_dev
-    wanted = f"{os.major(device)}:{os.minor(device)}"
-    with open(_MOUNTS, encoding="utf-8", errors="surrogateescape") as mounts:
-        for mount in mounts:
-            if mount.split(" ", 3)[2] == wanted:
-                kind = mount.partition(" - ")[2].split(" ", 1)[0]
-                return kind in _SHARED_FILE_SYSTEMS or kind.startswith("fuse.")
-    return False
 
 
 def copy_database(path: str, look: Look, copy: str, token: CancelToken) -> bool:

@@ -24,12 +24,12 @@ from sidecar.limits import (
     SQLITE_LOOK_S,
     SQLITE_RETRY_S,
 )
+from sidecar.stores.file_systems import is_on_shared_file_system
 from sidecar.stores.sqlite_files import (
     Look,
     WayIn,
     copy_database,
     holds,
-    is_on_shared_file_system,
     look_at,
     stamp_of,
 )

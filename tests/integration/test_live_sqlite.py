@@ -24,7 +24,7 @@ from sidecar.cancel import CancelToken
 from sidecar.core.analysis import SessionAnalysis
 from sidecar.core.failures import FailedItems
 from sidecar.errors import Cancelled
-from sidecar.stores import sqlite_files, sqlite_open
+from sidecar.stores import file_systems, sqlite_files, sqlite_open
 from sidecar.stores.locations import AgentFolder
 from sidecar.stores.sqlite import SqliteStore
 from tests.sqlite_trees import Schema, Session, SqliteAgent, open_database
@@ -411,7 +411,7 @@ def test_on_a_network_file_system_a_private_copy_is_read(agent: SqliteAgent, mon
         "21 1 0:999 / /proc rw - proc proc rw\n"
         f"36 35 {os.major(device)}:{os.minor(device)} / /mnt rw,noatime shared:1 - nfs4 server:/home rw\n"
     )
-    monkeypatch.setattr(sqlite_files, "_MOUNTS", str(mounts))
+    monkeypatch.setattr(file_systems, "_MOUNTS", str(mounts))
     copied: list[str] = []
     copy_file = sqlite_files._copy_file
 

@@ -26,7 +26,7 @@ ALLOWED = {
     "text": set[str](),
     "wire": {"errors", "limits", "text"},
     "core": BOTTOM,
-    "stores": BOTTOM | {"core"},
+    "stores": BOTTOM | {"core", "sidecar"},
     "backup": BOTTOM | {"stores"},
     "remote": BOTTOM | {"core", "stores", "backup"},
     "streams": BOTTOM | {"core", "stores", "remote", "backup"},
