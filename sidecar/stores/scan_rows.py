@@ -12,13 +12,22 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from sidecar.limits import MAX_SCAN_INDEX_PAGES, REMEMBERED_A_PAGE, SCAN_INDEX_CACHE_KIB, SQLITE_BUSY_TIMEOUT_S
+from sidecar.limits import (
+    MAX_SCAN_INDEX_PAGES,
+    MAX_SMALL_VALUE_BYTES,
+    REMEMBERED_A_PAGE,
+    SCAN_INDEX_CACHE_KIB,
+    SQLITE_BUSY_TIMEOUT_S,
+)
 from sidecar.stores.scan_entry import VERSION
 from sidecar.stores.scan_index import Key, Row
 
 FILE = "transcripts.sqlite"
 
-_BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+# A message about what is broken may quote it, and then be no UTF-8.
+_FAULTS = (sqlite3.Error, UnicodeDecodeError)
+# No entry is nearly as long as the limit that is set to what is read.
+_BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_TOOBIG}
 _MAKE = (
     "DROP TABLE IF EXISTS folders",
     "DROP TABLE IF EXISTS entries",
@@ -47,8 +56,8 @@ class Rows:
         with self._faults():
             try:
                 self._connection = self._open()
-            except sqlite3.DatabaseError as error:
-                if _code(error) not in _BROKEN:
+            except _FAULTS as error:
+                if not _is_broken(error):
                     raise
                 self._remove()
                 self._connection = self._open()
@@ -86,6 +95,7 @@ class Rows:
             self._path, timeout=SQLITE_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
         )
         try:
+            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_SMALL_VALUE_BYTES)
             connection.execute("PRAGMA synchronous = OFF")
             connection.execute(f"PRAGMA cache_size = -{SCAN_INDEX_CACHE_KIB}")
             connection.execute(f"PRAGMA max_page_count = {MAX_SCAN_INDEX_PAGES}")
@@ -116,8 +126,8 @@ class Rows:
         """Turn what SQLite finds wrong into ``OSError``, and see to it that another time it is not."""
         try:
             yield
-        except sqlite3.Error as error:
-            if _code(error) in _BROKEN:
+        except _FAULTS as error:
+            if _is_broken(error):
                 self._remove()
             elif _code(error) == sqlite3.SQLITE_FULL:
                 self._empty()
@@ -147,7 +157,11 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
             connection.rollback()
 
 
-def _code(error: sqlite3.Error) -> int | None:
+def _is_broken(error: Exception) -> bool:
+    return isinstance(error, UnicodeDecodeError) or _code(error) in _BROKEN
+
+
+def _code(error: Exception) -> int | None:
     """SQLite's primary code; ``None`` for what the module itself complains of."""
     code: int | None = getattr(error, "sqlite_errorcode", None)
     return None if code is None else code & 0xFF

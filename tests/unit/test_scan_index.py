@@ -281,6 +281,25 @@ def test_what_has_grown_is_counted_from_where_it_ended(home: Home, counted: list
     assert home.analysed()[0][0]["skippedLines"] == 0
 
 
+def test_what_differs_and_is_as_long_as_before_is_counted_anew(home: Home) -> None:
+    path = home.write("a.jsonl", TALK + LINE * 200)
+    home.analysed()
+    tick(home.sessions)
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        file.write(b"\n")
+    assert home.analysed() == home.analysed(index=False)
+
+
+def test_what_is_compressed_is_counted_as_a_whole_when_it_has_grown(home: Home) -> None:
+    frames = (zstandard.compress(os.urandom(UNREMEMBERED_BYTES) + b"\n" + LINE) for _ in range(10_000))
+    path = home.write("a.jsonl.deleted.2026-11-22T20-16-19.852Z.zst", next(f for f in frames if f.endswith(b"\n")))
+    home.analysed()
+    tick(home.sessions)
+    append(zstandard.compress(LINE))(path)
+    assert home.analysed() == home.analysed(index=False)
+
+
 @pytest.mark.parametrize("place", [0, DIGESTED_BYTES - 2, -DIGESTED_BYTES, -2])
 def test_what_has_grown_and_differs_near_its_start_or_end_is_counted_anew(home: Home, place: int) -> None:
     path = home.write("a.jsonl", TALK + LINE * 200)
