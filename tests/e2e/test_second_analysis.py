@@ -50,10 +50,15 @@ def cache_of(home: Path) -> Path:
     return home / ".clawpal" / "cache"
 
 
+async def _bytes_read_at_rest(process: SidecarProcess) -> int:
+    await process.call("ping")  # after its first reply it imports what that didn't need
+    await process.at_rest()
+    return process.bytes_read()
+
+
 async def analysed(process: SidecarProcess) -> tuple[list[Any], int]:
     """What an analysis says of each session, but for its age, and how much was read for it."""
-    await process.at_rest()  # it still imports what the first reply didn't need
-    before_bytes = process.bytes_read()
+    before_bytes = await _bytes_read_at_rest(process)
     messages = await process.collect(await process.start_stream())
     assert methods(messages)[-1] == "sessions:done"
     assert messages[-1]["params"]["failures"] == []
@@ -67,7 +72,6 @@ async def analysed(process: SidecarProcess) -> tuple[list[Any], int]:
 async def analysed_once(home: Path, *options: str, command: tuple[str, ...] = COMMAND) -> tuple[list[Any], int]:
     """The same by a process of its own."""
     async with SidecarProcess(home, command=(*command, *options)) as process:
-        await process.call("ping")
         return await analysed(process)
 
 
@@ -98,8 +102,7 @@ async def test_the_second_analysis_reads_only_what_is_new(home: Path) -> None:
 async def test_the_eager_command_and_the_stream_use_the_same_index(home: Path) -> None:
     await analysed_once(home)
     async with SidecarProcess(home) as process:
-        await process.at_rest()
-        before_bytes = process.bytes_read()
+        before_bytes = await _bytes_read_at_rest(process)
         agents = await process.call("analyze_sessions")
         assert sum(agent["totalFiles"] for agent in agents) == FILES + 20
         assert process.bytes_read() - before_bytes < A_FEW_BYTES
