@@ -83,9 +83,9 @@ MAX_INDEX_ENTRY_BYTES = 16 * MIB
 ROW_PIECE_BYTES = 64 * KIB
 
 # Remembering what was counted
-UNREMEMBERED_BYTES = 8 * KIB
+UNREMEMBERED_BYTES = 4 * KIB
 """A transcript up to this size is counted anew each time: to look it up would take as long."""
-DIGESTED_BYTES = 4 * KIB
+DIGESTED_BYTES = KIB
 REMEMBERED_A_PAGE = 256
 REMEMBERED_A_WRITE = 128
 MAX_SCAN_INDEX_PAGES = 16 * KIB

@@ -116,7 +116,13 @@ def _checksum(payload: bytes) -> bytes:
     return zlib.crc32(payload, VERSION).to_bytes(_CHECKSUM_BYTES, "big")
 
 
-def _read_at(fd: int, at: int, count: int) -> bytes:
-    # Not pread, which Windows lacks: who reads on seeks first.
-    os.lseek(fd, at, os.SEEK_SET)
-    return os.read(fd, count)
+if hasattr(os, "pread"):
+
+    def _read_at(fd: int, at: int, count: int) -> bytes:
+        return os.pread(fd, count, at)
+
+else:  # Windows
+
+    def _read_at(fd: int, at: int, count: int) -> bytes:
+        os.lseek(fd, at, os.SEEK_SET)
+        return os.read(fd, count)

@@ -39,11 +39,8 @@ _PAGE = (
     "SELECT is_archive, session_id, entry FROM entries WHERE folder = (SELECT folder FROM folders WHERE path = ?)"
     " AND (is_archive, session_id) > (?, ?) ORDER BY is_archive, session_id LIMIT ?"
 )
-_DELETE = (
-    "DELETE FROM entries WHERE folder = (SELECT folder FROM folders WHERE path = ?)"
-    " AND is_archive = ? AND session_id = ?"
-)
-_INSERT = "INSERT OR REPLACE INTO entries VALUES ((SELECT folder FROM folders WHERE path = ?), ?, ?, ?)"
+_DELETE = "DELETE FROM entries WHERE folder = ? AND is_archive = ? AND session_id = ?"
+_INSERT = "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?)"
 
 
 class Rows:
@@ -79,8 +76,9 @@ class Rows:
                 self._forget_gone_folders()
                 self._tidied = True
             self._connection.execute("INSERT OR IGNORE INTO folders (path) VALUES (?)", (path,))
-            self._connection.executemany(_DELETE, ((path, *key) for key in gone))
-            self._connection.executemany(_INSERT, ((path, *key, data) for key, data in rows))
+            (folder,) = self._connection.execute("SELECT folder FROM folders WHERE path = ?", (path,)).fetchone()
+            self._connection.executemany(_DELETE, [(folder, *key) for key in gone])
+            self._connection.executemany(_INSERT, [(folder, *key, data) for key, data in rows])
 
     def close(self) -> None:
         with suppress(sqlite3.Error):
