@@ -73,7 +73,8 @@ def run(home_dir: str | None, picture: str | None) -> int:
         display.show(f"OpenClaw data: {parts.printable(parts.shown_path(openclaw_dir))}, only read")
 
     started_s = time.perf_counter()
-    with Sidecar(environ) as sidecar:
+    # Without an index: what is shown is how it reads, each time.
+    with Sidecar(environ, "--no-index") as sidecar:
         sidecar.call("ping")
         start_ms = (time.perf_counter() - started_s) * 1000
         # As an app does first. The sidecar loads what its first reply doesn't need later; this one waits for it.

@@ -32,10 +32,10 @@ class Notification(NamedTuple):
 class Sidecar:
     """A sidecar process, for one thread. Leaving the ``with`` block ends it; after an exception, at once."""
 
-    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(self, environ: Mapping[str, str] | None = None, *options: str) -> None:
         # A session of its own: Ctrl-C in the terminal is for the app, and the app ends its sidecar.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "sidecar"],
+            [sys.executable, "-m", "sidecar", *options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environ,

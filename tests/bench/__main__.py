@@ -49,7 +49,7 @@ class Sidecar:
     def __init__(self, openclaw_dir: Path) -> None:
         environ = {**os.environ, "CLAWPAL_OPENCLAW_DIR": str(openclaw_dir)}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "sidecar"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ
+            [sys.executable, "-m", "sidecar", "--no-index"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ
         )
 
     def send(self, method: str) -> None:
