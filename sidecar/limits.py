@@ -86,11 +86,11 @@ ROW_PIECE_BYTES = 64 * KIB
 UNREMEMBERED_BYTES = 4 * KIB
 """A transcript up to this size is counted anew each time: to look it up would take as long."""
 DIGESTED_BYTES = KIB
-REMEMBERED_A_PAGE = 256
+REMEMBERED_A_PAGE = 128
 REMEMBERED_A_WRITE = 128
 MAX_SCAN_INDEX_PAGES = 16 * KIB
 """Of SQLite's usual 4 KiB, so 64 MiB: some 300,000 transcripts."""
-SCAN_INDEX_CACHE_KIB = 128
+SCAN_INDEX_CACHE_KIB = 64
 
 # Deleting
 LOCK_STALE_S = 30 * 60

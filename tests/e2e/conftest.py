@@ -50,8 +50,13 @@ def talkative_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def huge_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A home with one session of a few lines, ``a``, and after it one of 500 MB, ``huge``."""
+    """A home with one session of a few lines, ``a``, and after it one of 500 MB, ``huge``.
+
+    There is no place for an index, so it is read anew each time.
+    """
     home = tmp_path_factory.mktemp("huge")
+    (home / ".clawpal").mkdir()
+    (home / ".clawpal" / "cache").touch()
     folder = home / ".openclaw" / "agents" / "main" / "sessions"
     folder.mkdir(parents=True)
     lines = list(SampleWriter(2, NOW_MS).lines("huge", NOW_MS, 2_000_000))

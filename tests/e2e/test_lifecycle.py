@@ -212,7 +212,7 @@ class TestBeingTold:
             assert shutdown["result"] is True
             assert methods(notifications) == ["sessions:cancelled", "sessions:done"]
             assert {message["params"]["handleId"] for message in notifications} == {stream["result"]}
-            assert not (sample_home / ".clawpal").exists()
+            assert not (sample_home / ".clawpal" / "backups").exists()
 
     async def _tell(self, process: SidecarProcess, how: str) -> None:
         if how == "shutdown":
