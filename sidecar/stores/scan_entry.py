@@ -4,9 +4,9 @@ A state of a file is told by its ``Stamp``. Each write gives a file a new time o
 what has the stamp of then has the bytes of then. For that to be true of a write that follows at once, or comes while
 the file is read, a file is remembered only if it was ``YOUNG_S`` old when it was looked at, which is the coarsest step
 in which a file system counts time, and if it stood the same after it was read. Where that isn't so either, because
-another machine's clock gives the times, nothing is remembered at all. (Not noticed there is what bypasses the system: a
-write to the disk's device. On Windows the time of change is that of creation: a program that writes as many bytes as
-there were and sets the time of modification back is not noticed.)
+another machine's clock gives the times, nothing is remembered at all. Not noticed is what bypasses these times: a write
+to the disk's device, or through a memory map that is not yet written out. On Windows the time of change is that of
+creation: a program that writes as many bytes as there were, and sets the time of modification back, is not noticed.
 
 A transcript is appended to, almost always. One that has grown is counted from where it ended, if the bytes around that
 place and at its start are those of then (``digest``). What differs anywhere else is then not noticed: a program would

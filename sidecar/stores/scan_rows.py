@@ -2,7 +2,7 @@
 
 Several processes may use it. Each change is one short transaction with a rollback journal, so a process that is killed
 leaves the state before. Nothing is synced: after a loss of power the file may hold any mixture of old and new pages.
-What SQLite then can't read is begun anew, and what it can has each entry's own checksum.
+What SQLite then can't read is removed, so that the next analysis begins anew; what it can has each entry's checksum.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ FILE = "transcripts.sqlite"
 
 # A message about what is broken may quote it, and then be no UTF-8.
 _FAULTS = (sqlite3.Error, UnicodeDecodeError)
-# No entry is nearly as long as the limit that is set to what is read.
-_BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_TOOBIG}
+# SQLITE_ERROR: a table isn't there, or not ours. No entry is nearly as long as the limit that is set to what is read.
+_BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_TOOBIG}
 _MAKE = (
     "DROP TABLE IF EXISTS folders",
     "DROP TABLE IF EXISTS entries",
@@ -51,13 +51,7 @@ class Rows:
         self._tidied = False
         os.makedirs(folder, 0o700, exist_ok=True)
         with self._faults():
-            try:
-                self._connection = self._open()
-            except _FAULTS as error:
-                if not _is_broken(error):
-                    raise
-                self._remove()
-                self._connection = self._open()
+            self._connection = self._open()
 
     def page(self, path: bytes, after: Key) -> list[Row]:
         """As ``ScanIndex.page``."""
@@ -71,12 +65,11 @@ class Rows:
 
     def write(self, path: bytes, rows: list[Row], gone: list[Key]) -> None:
         """As ``ScanIndex.write``. The first time, folders that have gone are forgotten too."""
-        with self._faults(), _transaction(self._connection):
+        with self._faults(), self._emptied_when_full(), _transaction(self._connection):
             if not self._tidied:
                 self._forget_gone_folders()
                 self._tidied = True
-            self._connection.execute("INSERT OR IGNORE INTO folders (path) VALUES (?)", (path,))
-            (folder,) = self._connection.execute("SELECT folder FROM folders WHERE path = ?", (path,)).fetchone()
+            folder = self._folder(path)
             self._connection.executemany(_DELETE, [(folder, *key) for key in gone])
             self._connection.executemany(_INSERT, [(folder, *key, data) for key, data in rows])
 
@@ -113,9 +106,16 @@ class Rows:
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {VERSION}")
 
+    def _folder(self, path: bytes) -> int:
+        """The number of the folder at ``path``, which is given one if it has none."""
+        self._connection.execute("INSERT OR IGNORE INTO folders (path) VALUES (?)", (path,))
+        for (folder,) in self._connection.execute("SELECT folder FROM folders WHERE path = ?", (path,)):
+            return int(folder)
+        raise sqlite3.DatabaseError("what was written is not there")
+
     def _forget_gone_folders(self) -> None:
-        folders: list[tuple[int, bytes]] = self._connection.execute("SELECT folder, path FROM folders").fetchall()
-        gone = [(folder,) for folder, path in folders if not os.path.isdir(path)]
+        folders = self._connection.execute("SELECT folder, path FROM folders")
+        gone = [(folder,) for folder, path in folders if not isinstance(path, bytes) or not os.path.isdir(path)]
         self._connection.executemany("DELETE FROM entries WHERE folder = ?", gone)
         self._connection.executemany("DELETE FROM folders WHERE folder = ?", gone)
 
@@ -127,15 +127,19 @@ class Rows:
         except _FAULTS as error:
             if _is_broken(error):
                 self._remove()
-            elif _code(error) == sqlite3.SQLITE_FULL:
-                self._empty()
             raise OSError(f"{self._path}: {error}") from error
 
-    def _empty(self) -> None:
+    @contextmanager
+    def _emptied_when_full(self) -> Iterator[None]:
         """What fills it may be of homes that are read no more; those that are, are counted anew."""
-        with suppress(sqlite3.Error), _transaction(self._connection):
-            self._connection.execute("DELETE FROM entries")
-            self._connection.execute("DELETE FROM folders")
+        try:
+            yield
+        except sqlite3.Error as error:
+            if _code(error) == sqlite3.SQLITE_FULL:
+                with suppress(sqlite3.Error), _transaction(self._connection):
+                    self._connection.execute("DELETE FROM entries")
+                    self._connection.execute("DELETE FROM folders")
+            raise
 
     def _remove(self) -> None:
         # Its journal first: it must not be taken for that of the next file.

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -359,6 +359,20 @@ def test_what_changes_while_it_is_read_is_not_remembered(home: Home) -> None:
     assert home.analysed() == home.analysed(index=False)
 
 
+def test_what_shrinks_while_its_new_end_is_read_is_counted_anew(home: Home) -> None:
+    path = home.write("a.jsonl", TALK)
+    home.analysed()
+    tick(home.sessions)
+    append(LINE * (3 * BLOCK_BYTES // len(LINE)))(path)
+    sessions = LocalHome(str(home.openclaw_dir), index_folder=str(home.cache))
+    (agent,) = sessions.agents(CancelToken(), FailedItems())
+    steps = agent.sessions(NOW_MS)
+    assert next(steps) is None
+    path.write_bytes(HEADER + b"\n" + LINE * 2)
+    (session,) = (step for step in steps if step is not None)
+    assert (session.message_count, session.size_bytes) == (2, path.stat().st_size)
+
+
 def test_small_transcripts_are_not_remembered(home: Home) -> None:
     home.write("a.jsonl", TALK[:UNREMEMBERED_BYTES])
     home.analysed()
@@ -392,6 +406,33 @@ def test_a_stream_that_is_cancelled_keeps_what_was_counted(home: Home, counted: 
     counted.clear()
     home.analysed()
     assert len(counted) == 6
+
+
+def test_a_cancel_forgets_nothing_that_was_not_reached(home: Home) -> None:
+    for number in range(10):
+        home.write(f"{number}.jsonl")
+    home.analysed()
+    token = CancelToken()
+    (agent,) = LocalHome(str(home.openclaw_dir), index_folder=str(home.cache)).agents(token, FailedItems())
+    steps = agent.sessions(NOW_MS)
+    next(steps)
+    token.cancel()
+    with pytest.raises(Cancelled):
+        next(steps)
+    assert len(home.entries()) == 10
+
+
+def test_a_stream_that_is_closed_writes_nothing_any_more(home: Home) -> None:
+    # That may be in the loop's thread, which must not wait for a lock.
+    for number in range(3):
+        home.write(f"{number}.jsonl")
+    (agent,) = LocalHome(str(home.openclaw_dir), index_folder=str(home.cache)).agents(CancelToken(), FailedItems())
+    steps = agent.sessions(NOW_MS)
+    assert isinstance(steps, Generator)
+    next(steps)
+    next(steps)
+    steps.close()
+    assert home.entries() == {}
 
 
 def test_what_has_gone_is_forgotten(home: Home) -> None:
@@ -484,13 +525,25 @@ def other_version(file: Path) -> None:
     connection.close()
 
 
+def other_paths(file: Path) -> None:
+    connection = sqlite3.connect(file, isolation_level=None)
+    connection.execute("DROP TABLE folders")
+    connection.execute("CREATE TABLE folders (folder INTEGER PRIMARY KEY, path UNIQUE)")
+    connection.executemany("INSERT INTO folders (path) VALUES (?)", [(None,), (7,), ("text",), (b"\0",)])
+    connection.close()
+
+
 DAMAGES: dict[str, Callable[[Path], Any]] = {
     "missing": Path.unlink,
     "empty": lambda file: file.write_bytes(b""),
     "no database": lambda file: file.write_bytes(b"this is no database" * 1_000),
+    "a schema that is no UTF-8": lambda file: file.write_bytes(
+        file.read_bytes().replace(b"CREATE TABLE", b"CREATE TABL\xff")
+    ),
     "cut": lambda file: os.truncate(file, file.stat().st_size // 2),
     "damaged": damage_anywhere,
     "other tables": other_tables,
+    "other paths": other_paths,
     "other version": other_version,
     "its folder has gone": lambda file: shutil.rmtree(file.parent),
 }
@@ -562,7 +615,43 @@ def test_a_locked_index_is_done_without(home: Home) -> None:
     assert home.analysed() == first
 
 
-def test_a_full_index_is_emptied(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_is_met_once_an_analysis(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    home.write("a.jsonl")
+    home.analysed()
+    for name in ("b", "c", "d"):
+        shutil.copytree(home.sessions, home.openclaw_dir / "agents" / name / "sessions")
+    asked: list[str] = []
+
+    def noted(name: str) -> Callable[..., Any]:
+        method = getattr(scan_rows.Rows, name)
+
+        def note(*arguments: Any) -> Any:
+            asked.append(name)
+            return method(*arguments)
+
+        return note
+
+    for name in ("page", "write"):
+        monkeypatch.setattr(scan_rows.Rows, name, noted(name))
+    connection = sqlite3.connect(home.file, isolation_level=None)
+    connection.execute("BEGIN")
+    connection.execute("SELECT * FROM entries").fetchone()
+    assert len(home.analysed()[0]) == 4
+    assert asked.count("write") == 1
+    assert asked.count("page") == 4
+    connection.rollback()
+    connection.execute("BEGIN")
+    connection.execute("DROP TABLE entries")
+    connection.execute("COMMIT")
+    asked.clear()
+    assert len(home.analysed()[0]) == 4
+    assert asked == ["page"]
+    connection.close()
+    home.analysed()
+    assert list(home.entries()) == ["a"]
+
+
+def test_a_full_index_is_emptied(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scan_rows, "MAX_SCAN_INDEX_PAGES", 8)
     for number in range(2 * REMEMBERED_A_WRITE):
         home.write(f"{number:04}.jsonl")
@@ -570,6 +659,19 @@ def test_a_full_index_is_emptied(home: Home, monkeypatch: pytest.MonkeyPatch) ->
     for _ in range(5):
         assert home.analysed() == first
         assert home.file.stat().st_size <= 8 * 4_096
+    # Nor is it in the way of another home.
+    other = Home(tmp_path / "other")
+    other.cache, other.file = home.cache, home.file
+    other.write("a.jsonl")
+    for _ in range(2):
+        other.analysed()
+    assert "a" in home.entries()
+
+
+def test_where_there_is_no_room_for_an_index_there_is_none(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan_rows, "MAX_SCAN_INDEX_PAGES", 1)
+    home.write("a.jsonl")
+    assert home.analysed() == home.analysed(index=False)
 
 
 def test_nothing_is_remembered_of_what_lies_on_a_network_file_system(
