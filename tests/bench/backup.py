@@ -26,8 +26,9 @@ from rich.console import Console
 from rich.table import Table
 
 from sidecar.limits import MIB, YOUNG_S
-from tests.bench.__main__ import SETTLE_S, _mib, _ms, _pipe, _ratios, settled_bytes, status_bytes
 from tests.bench.corpora import ROOT
+from tests.bench.figures import mib_of, ms_of, ratios_of
+from tests.bench.process import SETTLE_S, pipe, settled_bytes, status_bytes
 
 _PASSWORD = {"RESTIC_PASSWORD": "bench", "RESTIC_PROGRESS_FPS": "0.01"}
 _CANCEL_AFTER = (0.2, 0.5, 0.8)
@@ -100,7 +101,7 @@ class Sidecar:
             started_s = time.perf_counter()
             self._send("cancel_stream", handleId=handle)
         while True:
-            message = orjson.loads(_pipe(self._process.stdout).readline())
+            message = orjson.loads(pipe(self._process.stdout).readline())
             if message.get("method", "").endswith((":done", ":error")):
                 break
         wall_s = time.perf_counter() - started_s
@@ -112,7 +113,7 @@ class Sidecar:
 
     def _send(self, method: str, **params: Any) -> int:
         number = next(self._ids)
-        stdin = _pipe(self._process.stdin)
+        stdin = pipe(self._process.stdin)
         stdin.write(orjson.dumps({"jsonrpc": "2.0", "id": number, "method": method, "params": params}) + b"\n")
         stdin.flush()
         return number
@@ -120,16 +121,16 @@ class Sidecar:
     def _call(self, method: str, **params: Any) -> Any:
         number = self._send(method, **params)
         # The reply to a cancel may come after the end of what it was to cancel.
-        while (reply := orjson.loads(_pipe(self._process.stdout).readline())).get("id") != number:
+        while (reply := orjson.loads(pipe(self._process.stdout).readline())).get("id") != number:
             pass
         if "error" in reply:
             raise SystemExit(f"{method}: {reply}")
         return reply["result"]
 
     def close(self) -> None:
-        _pipe(self._process.stdin).close()
+        pipe(self._process.stdin).close()
         self._process.wait()
-        _pipe(self._process.stdout).close()
+        pipe(self._process.stdout).close()
 
 
 def written(tree: Tree, folder: Path) -> Path:
@@ -236,31 +237,31 @@ def add(table: Table, tree: Tree, times: Times) -> None:
     first, second, verify, restore = map(walls, (times.first, times.second, times.verify, times.restore))
     table.add_row(
         f"{tree.letter}: {tree.describes}; backup beside cp, sha256sum, sync",
-        _ms(times.baseline_s),
-        _ms(first),
-        _ratios(times.baseline_s, first),
+        ms_of(times.baseline_s),
+        ms_of(first),
+        ratios_of(times.baseline_s, first),
         "≤ 1.50",
     )
-    table.add_row("   second backup beside the first", _ms(first), _ms(second), _ratios(first, second), "≤ 0.35")
+    table.add_row("   second backup beside the first", ms_of(first), ms_of(second), ratios_of(first, second), "≤ 0.35")
     table.add_row(
-        "   check beside sha256sum -c", _ms(times.checksum_s), _ms(verify), _ratios(times.checksum_s, verify), ""
+        "   check beside sha256sum -c", ms_of(times.checksum_s), ms_of(verify), ratios_of(times.checksum_s, verify), ""
     )
     table.add_row(
         "   restore of two thirds beside cp back and sync",
-        _ms(times.copy_back_s),
-        _ms(restore),
-        _ratios(times.copy_back_s, restore),
+        ms_of(times.copy_back_s),
+        ms_of(restore),
+        ratios_of(times.copy_back_s, restore),
         "",
     )
     peaks = [run.above_idle_bytes for run in (*times.first, *times.second, *times.verify, *times.restore)]
-    table.add_row("   peak above idle, of all four", "", _mib(peaks), "", "≤ 8 MiB")
+    table.add_row("   peak above idle, of all four", "", mib_of(peaks), "", "≤ 8 MiB")
     if times.cancel_s:
         worst_s = max(times.cancel_s)
         told = f"{statistics.median(times.cancel_s) * 1000:,.0f} ms (max {worst_s * 1000:,.0f})"
         table.add_row("   cancel to terminal", "", told, "", "≤ 100 ms")
     if times.restic_first_s:
-        told = f"{_ms(times.restic_first_s)}, then {_ms(times.restic_second_s)}"
-        table.add_row("   restic, for comparison", told, "", _ratios(times.restic_first_s, first), "")
+        told = f"{ms_of(times.restic_first_s)}, then {ms_of(times.restic_second_s)}"
+        table.add_row("   restic, for comparison", told, "", ratios_of(times.restic_first_s, first), "")
 
 
 def main() -> None:

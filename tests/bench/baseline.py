@@ -1,16 +1,28 @@
 """What stands for the Rust handlers: one process, ``orjson.loads`` for each line, the whole result in memory.
 
-``python -m tests.bench.baseline TREE`` prints the seconds that it took, without the imports, and counts messages.
+``python -m tests.bench.baseline TREE`` prints a ``Measured`` as JSON, without what the start and the imports took.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
+
+from tests.bench.process import begin_peak, status_bytes
+
+
+class Measured(NamedTuple):
+    """Work in a process of its own, without its start."""
+
+    wall_s: float
+    cpu_s: float
+    above_idle_bytes: int
+    messages: int
 
 
 def analyse(openclaw_dir: str) -> list[dict[str, Any]]:
@@ -61,10 +73,16 @@ def analyse_file(agent: str, folder: str, name: str, index: dict[str, Any], now_
 
 
 def main() -> None:
-    started_s = time.perf_counter()
+    own_pid = os.getpid()
+    begin_peak(own_pid)
+    idle_bytes = status_bytes(own_pid, "VmRSS")
+    started_s, started_cpu_s = time.perf_counter(), time.process_time()
     result = analyse(sys.argv[1])
     orjson.dumps(result)
-    print(time.perf_counter() - started_s, sum(session["messageCount"] for session in result))
+    wall_s, cpu_s = time.perf_counter() - started_s, time.process_time() - started_cpu_s
+    messages = sum(session["messageCount"] for session in result)
+    measured = Measured(wall_s, cpu_s, status_bytes(own_pid, "VmHWM") - idle_bytes, messages)
+    print(json.dumps(measured))
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench.__main__ import _pipe, settled_bytes, status_bytes
 from tests.bench.corpora import CORPORA, Corpus, tree_of
+from tests.bench.process import pipe, settled_bytes, status_bytes
 
 SIZES = (10, 25, 50, 100, 250, 500, 1_000)
 # Beyond what the protocol allows, to see what that would bring.
@@ -48,10 +48,8 @@ class Run(NamedTuple):
 
 def run(tree: Path, batch_size: int) -> Run:
     environ = {**os.environ, "CLAWPAL_OPENCLAW_DIR": str(tree)}
-    process = subprocess.Popen(
-        [sys.executable, "-c", _RUN, "--no-index"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ
-    )
-    stdin, stdout = _pipe(process.stdin), _pipe(process.stdout)
+    process = subprocess.Popen([sys.executable, "-c", _RUN], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ)
+    stdin, stdout = pipe(process.stdin), pipe(process.stdout)
 
     def send(method: str, **params: Any) -> None:
         stdin.write(orjson.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}) + b"\n")

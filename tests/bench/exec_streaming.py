@@ -18,7 +18,7 @@ from rich.table import Table
 from sidecar.remote.connect import Surroundings
 from sidecar.remote.hosts import SshHost
 from sidecar.remote.pool import Host, SshConnectionPool
-from tests.bench.__main__ import status_bytes
+from tests.bench.process import status_bytes
 from tests.remote.sshd import Sshd
 
 MIB = 1024 * 1024

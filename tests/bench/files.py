@@ -17,8 +17,9 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench.__main__ import Sidecar, _mib, _ms, settled_bytes, status_bytes
 from tests.bench.corpora import ROOT
+from tests.bench.figures import mib_of, ms_of
+from tests.bench.process import Sidecar, settled_bytes, status_bytes
 
 COUNTS = (1_000, 100_000)
 SUFFIXES = (".jsonl", ".trajectory.jsonl", ".trajectory-path.json", ".jsonl.deleted.2026-11-22T20-19-10.375Z.zst")
@@ -95,11 +96,11 @@ def main() -> None:
             table.add_row(
                 f"{count:,}",
                 form,
-                _ms([each.first_line_s for each in found]),
-                _ms([each.wall_s for each in found]),
+                ms_of([each.first_line_s for each in found]),
+                ms_of([each.wall_s for each in found]),
                 f"{statistics.median(each.longest_line_bytes for each in found):,.0f} B",
                 f"{statistics.median(each.all_lines_bytes for each in found):,.0f} B",
-                _mib([each.above_idle_bytes for each in found]),
+                mib_of([each.above_idle_bytes for each in found]),
             )
     Console(width=120).print(table)
 

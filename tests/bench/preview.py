@@ -1,12 +1,11 @@
-"""``python -m tests.bench.preview``: the preview of a transcript of 500 MB, beside the same one done with orjson.
+"""The preview of a transcript, beside the same one done with orjson.
 
-Each side is a process that writes its notifications to the null device; they take turns, and medians are printed.
-Nothing here passes or fails.
+Each side is a process that writes its notifications to the null device. ``python -m tests.bench.preview SIDE PATH``
+prints a ``Measured`` as JSON, without what the start and the imports took.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -15,25 +14,14 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
-from rich.console import Console
-from rich.table import Table
 
-from tests.bench.__main__ import _mib, _ms, _ratios, status_bytes
-from tests.bench.corpora import CORPORA, tree_of
+from tests.bench.baseline import Measured
+from tests.bench.process import begin_peak, plain_environ, status_bytes
 
 PAGE_MESSAGES = 100
-
-
-class Measured(NamedTuple):
-    """One preview in a process of its own, without its start."""
-
-    wall_s: float
-    cpu_s: float
-    above_idle_bytes: int
-    messages: int
 
 
 def baseline(path: str, write: Callable[[bytes], object]) -> int:
@@ -119,7 +107,7 @@ def measure(side: str, path: str) -> Measured:
     """Runs in the process that is measured."""
     preview = baseline if side == "baseline" else sidecar(path)
     out = os.open(os.devnull, os.O_WRONLY)
-    Path("/proc/self/clear_refs").write_text("5")
+    begin_peak(os.getpid())
     idle_bytes = status_bytes(os.getpid(), "VmRSS")
     started_s, started_cpu_s = time.perf_counter(), time.process_time()
     messages = preview(path, lambda line: os.write(out, line))
@@ -127,42 +115,10 @@ def measure(side: str, path: str) -> Measured:
     return Measured(wall_s, cpu_s, status_bytes(os.getpid(), "VmHWM") - idle_bytes, messages)
 
 
-def run(side: str, path: str) -> Measured:
-    output = subprocess.check_output([sys.executable, "-m", "tests.bench.preview", "--measure", side, path], text=True)
-    return Measured(*json.loads(output))
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.preview", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--measure", nargs=2, metavar=("SIDE", "PATH"), help=argparse.SUPPRESS)
-    parser.add_argument("path", nargs="?", help="a transcript (default: corpus C)")
-    arguments = parser.parse_args()
-    if arguments.measure:
-        print(json.dumps(measure(*arguments.measure)))
-        return
-    path = arguments.path or str(next((tree_of(CORPORA[2]) / "agents" / "main" / "sessions").glob("*.jsonl")))
-    sides: dict[str, list[Measured]] = {"baseline": [], "sidecar": []}
-    for number in range(arguments.rounds + 1):
-        for side, measured in sides.items():
-            found = run(side, path)
-            if number:  # the first warms the page cache
-                measured.append(found)
-    theirs, ours = sides.values()
-    if {found.messages for found in theirs} != {found.messages for found in ours}:
-        raise SystemExit(f"the two don't show the same number of messages: {theirs[0].messages}, {ours[0].messages}")
-    table = Table(
-        "preview", "baseline", "sidecar", "ratio (min–max)", "aim", title=f"{arguments.rounds} rounds, medians"
-    )
-    for name, aim, figures in (
-        ("wall", "≤ 0.60", [[found.wall_s for found in side] for side in (theirs, ours)]),
-        ("processor", "", [[found.cpu_s for found in side] for side in (theirs, ours)]),
-    ):
-        table.add_row(name, _ms(figures[0]), _ms(figures[1]), _ratios(*figures), aim)
-    peaks = [[found.above_idle_bytes for found in side] for side in (theirs, ours)]
-    table.add_row("peak above idle", _mib(peaks[0]), _mib(peaks[1]), "", "≤ 8 MiB")
-    Console(width=110).print(table)
+def run(side: str, path: Path) -> Measured:
+    command = [sys.executable, "-m", "tests.bench.preview", side, str(path)]
+    return Measured(*json.loads(subprocess.check_output(command, env=plain_environ())))
 
 
 if __name__ == "__main__":
-    main()
+    print(json.dumps(measure(*sys.argv[1:])))

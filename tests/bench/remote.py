@@ -14,27 +14,26 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import orjson
 from rich.console import Console
 from rich.table import Table
 
 from sidecar.demo.sample import AgentPlan, write_tree
-from tests.bench.__main__ import _mib, _ms, _pipe, settled_bytes, status_bytes
 from tests.bench.corpora import CORPORA, ROOT, Corpus, tree_of
+from tests.bench.figures import mib_of, ms_of
+from tests.bench.process import Run, Sidecar
 from tests.remote.client import HOST_ID, write_instance
 from tests.remote.node import node_executable
 from tests.remote.slow_link import DistantSshd
-from tests.remote.sshd import tools_folder
+from tests.remote.sshd import Sshd, tools_folder
 
 _NOW_MS = 1_795_392_000_000
 _SLOW_MBIT, _SLOW_DELAY_MS = 10.0, 25.0
-PREVIEW = Corpus("P", "a transcript of 10 MB", AgentPlan("main", 1, 10_000_000, 14_000, 0.0), 0.0)
+PREVIEW = Corpus("P", "a transcript of 10 MB", AgentPlan("main", 1, 10_000_000, 14_000, 0.0))
 _RUN = """
 import sys
 import sidecar.remote.connect
@@ -44,82 +43,60 @@ main()
 """
 
 
-class Run(NamedTuple):
-    """One stream, from the request on."""
+class RemoteRun(NamedTuple):
+    """One stream, what the link carried for it, and how many sessions or messages came."""
 
-    first_s: float
-    wall_s: float
-    above_idle_bytes: int
+    run: Run
     carried_bytes: int
     items: int
 
 
-class Client:
-    """A sidecar over pipes that is connected to a host."""
+@contextmanager
+def connected(host: Sshd, compressed: bool = False) -> Iterator[Sidecar]:
+    """A sidecar with a connection to the host, which it knows as ``HOST_ID``."""
+    with tempfile.TemporaryDirectory() as folder:
+        clawpal_dir = Path(folder) / ".clawpal"
+        write_instance(clawpal_dir, host, host.account)
+        (clawpal_dir / "known_hosts").write_text(host.known_hosts_line() + "\n")
+        command = [sys.executable, "-c", _RUN, "yes" if compressed else "no"]
+        sidecar = Sidecar(command=command, HOME=folder)
+        sidecar.call("ssh_connect", hostId=HOST_ID)
+        yield sidecar
+        sidecar.close()
 
-    def __init__(self, host: DistantSshd, folder: Path, compressed: bool) -> None:
-        write_instance(folder / ".clawpal", host, host.account)
-        (folder / ".clawpal" / "known_hosts").write_text(host.known_hosts_line() + "\n")
-        self._host = host
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", _RUN, "yes" if compressed else "no"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "HOME": str(folder)},
-        )
-        self.call("ssh_connect")
 
-    def call(self, method: str, **params: Any) -> Any:
-        request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {"hostId": HOST_ID, **params}}
-        stdin = _pipe(self.process.stdin)
-        stdin.write(orjson.dumps(request) + b"\n")
-        stdin.flush()
-        return orjson.loads(self.line())["result"]
-
-    def line(self) -> bytes:
-        return _pipe(self.process.stdout).readline()
-
-    def stream(self, method: str, **params: Any) -> Run:
-        """Run a stream to its end, its memory above that of the connected process."""
-        pid = self.process.pid
-        idle_bytes = settled_bytes(pid)
-        Path(f"/proc/{pid}/clear_refs").write_text("5")
-        carried_bytes = self._host.carried_bytes()
-        started_s = time.perf_counter()
-        self.call(method, **params)
-        first_s = 0.0
-        items = 0
-        while b':done","params":' not in (line := self.line())[:80]:
-            if b"error" in line[:60]:
-                raise SystemExit(line.decode())
-            first_s = first_s or time.perf_counter()
-            items += line.count(b'"headerId":') + line.count(b'"role":')
-        return Run(
-            first_s - started_s,
-            time.perf_counter() - started_s,
-            status_bytes(pid, "VmHWM") - idle_bytes,
-            self._host.carried_bytes() - carried_bytes,
-            items,
-        )
-
-    def close(self) -> None:
-        _pipe(self.process.stdin).close()
-        self.process.wait()
-        _pipe(self.process.stdout).close()
+@contextmanager
+def loopback_host(tree: Path, engine: str) -> Iterator[Sshd]:
+    """A host on this machine, without a link of its own, that has the tree, and one engine."""
+    with tempfile.TemporaryDirectory() as folder, Sshd(path=_path_with(engine, Path(folder))) as host:
+        _give(host, tree)
+        yield host
 
 
 @contextmanager
 def host_with(corpus: Corpus, engine: str) -> Iterator[DistantSshd]:
-    """A host that has the corpus, and one engine."""
+    """A host behind a link that can be shaped, that has the corpus, and one engine."""
+    with tempfile.TemporaryDirectory() as folder, DistantSshd(path=_path_with(engine, Path(folder))) as host:
+        _give(host, tree_of(corpus) if corpus in CORPORA else _written(corpus))
+        yield host
+
+
+def _path_with(engine: str, folder: Path) -> str:
     programs = {"node": {"node": node_executable()}, "python": {"python3": Path("/usr/bin/python3")}, "sftp": {}}
-    with tempfile.TemporaryDirectory() as folder:
-        os.chmod(folder, 0o755)
-        path = tools_folder(Path(folder) / "bin", ("sh", "cat", "uname", "env"), **programs[engine])
-        with DistantSshd(path=str(path)) as host:
-            source = tree_of(corpus) if corpus in CORPORA else _written(corpus)
-            shutil.copytree(source, host.home / ".openclaw", copy_function=os.link)
-            subprocess.run(["chmod", "-R", "a+rX", str(host.home / ".openclaw")], check=True)
-            yield host
+    os.chmod(folder, 0o755)
+    return str(tools_folder(folder / "bin", ("sh", "cat", "uname", "env"), **programs[engine]))
+
+
+def _give(host: Sshd, tree: Path) -> None:
+    shutil.copytree(tree, host.home / ".openclaw", copy_function=_link)
+    subprocess.run(["chmod", "-R", "a+rX", str(host.home / ".openclaw")], check=True)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copy2(source, target)
 
 
 def _written(corpus: Corpus) -> Path:
@@ -129,19 +106,27 @@ def _written(corpus: Corpus) -> Path:
     return path.resolve()
 
 
-def runs_of(corpus: Corpus, engine: str, slow: bool, compressed: bool, rounds: int) -> list[Run]:
+def runs_of(corpus: Corpus, engine: str, slow: bool, compressed: bool, rounds: int) -> list[RemoteRun]:
     """Several runs on one connection; the first one finds out what the host has, too."""
-    with host_with(corpus, engine) as host, tempfile.TemporaryDirectory() as folder:
+    with host_with(corpus, engine) as host, connected(host, compressed) as sidecar:
         if slow:
             host.shape(rate_mbit=_SLOW_MBIT, delay_ms=_SLOW_DELAY_MS)
-        client = Client(host, Path(folder), compressed)
-        request: dict[str, Any] = {"method": "remote_analyze_sessions_stream"}
+        method, params = "remote_analyze_sessions_stream", {"hostId": HOST_ID}
         if corpus is PREVIEW:
-            client_id = next((host.home / ".openclaw/agents/main/sessions").glob("*.jsonl")).stem
-            request = {"method": "remote_preview_session_stream", "agentId": "main", "sessionId": client_id}
-        found = [client.stream(**request) for _ in range(rounds + 1)]
-        client.close()
-    return found
+            session_id = next((host.home / ".openclaw/agents/main/sessions").glob("*.jsonl")).stem
+            method, params = "remote_preview_session_stream", {**params, "agentId": "main", "sessionId": session_id}
+        return [run_of(host, sidecar, method, params) for _ in range(rounds + 1)]
+
+
+def run_of(host: DistantSshd, sidecar: Sidecar, method: str, params: dict[str, Any]) -> RemoteRun:
+    counts: list[int] = []
+
+    def count(line: bytes) -> None:
+        counts.append(line.count(b'"sessionId":') + line.count(b'{"role":'))
+
+    carried_bytes = host.carried_bytes()
+    run = sidecar.stream(method, each=count, **params)
+    return RemoteRun(run, host.carried_bytes() - carried_bytes, sum(counts))
 
 
 def main() -> None:
@@ -168,13 +153,13 @@ def main() -> None:
                         engine,
                         link,
                         compression,
-                        _ms([first.first_s]),
-                        _ms([run.first_s for run in runs]),
-                        _ms([run.wall_s for run in runs]),
-                        f"{statistics.median(run.carried_bytes for run in runs) / 1e6:.2f} MB",
-                        _mib([first.above_idle_bytes]),
-                        _mib([run.above_idle_bytes for run in runs]),
-                        json.dumps(sorted({run.items for run in runs})),
+                        ms_of([first.run.first_s]),
+                        ms_of([each.run.first_s for each in runs]),
+                        ms_of([each.run.wall_s for each in runs]),
+                        f"{statistics.median(each.carried_bytes for each in runs) / 1e6:.2f} MB",
+                        mib_of([first.run.above_idle_bytes]),
+                        mib_of([each.run.above_idle_bytes for each in runs]),
+                        json.dumps(sorted({each.items for each in runs})),
                     )
     Console(width=170).print(table)
 
