@@ -16,7 +16,7 @@ BUNDLE = clawpal-sidecar-$(TRIPLE)
 APP_CONFIG = {"build": {"beforeBuildCommand": null}, "bundle": {"resources": {"binaries/$(BUNDLE)/": "clawpal-sidecar/"}}}
 WITH_SIDECAR := export CLAWPAL_SIDECAR="$(CURDIR)/$(BIN)/clawpal-sidecar"
 
-.PHONY: demo test check app test-app test-page test-bridge test-package bench soak fuzz protocol picture clean
+.PHONY: demo test check app test-app test-page test-bridge test-package bench bench-gate soak fuzz protocol picture clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m sidecar.demo $(if $(HOME_DIR),"$(HOME_DIR)")
@@ -60,6 +60,9 @@ test-package: app $(DRIVER)/bin/tauri-driver
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.bench $(BENCH_ARGS)
+
+bench-gate: $(VENV)/.dev
+	$(BIN)/python -m tests.bench.gate
 
 soak: $(VENV)/.dev
 	$(BIN)/python -m tests.soak $(SOAK_ARGS)

@@ -16,6 +16,7 @@ import pytest
 from rich.console import Console
 
 from tests.bench import measures, plots, report, results
+from tests.bench import small as small_machine
 from tests.bench.corpora import CORPORA, corpus, database_of, size_bytes, tree_of
 from tests.bench.remote import connected, loopback_host
 from tests.bench.results import Results
@@ -67,15 +68,38 @@ def hosts(found: Results, rounds: int) -> None:
             in_turns(measure, found, rounds)
 
 
+def small(found: Results, rounds: int) -> None:
+    """Once, whatever ``rounds``: whether something fails, and what it takes."""
+    trees = [*map(tree_of, CORPORA), database_of(corpus("B"))]
+    ended = [each for tree in trees for each in small_machine.here(tree)]
+    try:
+        ended += [each for tree in trees for each in small_machine.at_host("node", tree)]
+        for letter in "AD":
+            for engine in ("python", "sftp"):
+                ended += small_machine.at_host(engine, tree_of(corpus(letter)))
+    finally:  # also where there can be no host
+        found.add(
+            "small",
+            "sidecar",
+            streams=len(ended),
+            peak_bytes=max(each.peak_bytes for each in ended),
+            private_bytes=max(each.private_bytes for each in ended),
+        )
+
+
 def cold(found: Results, rounds: int) -> None:
     if os.geteuid():
-        raise measures.NotHere("only root can drop the caches")
+        raise measures.NotHere("only root can drop the caches, and mount a slow disk")
     for letter in "BD":
         for _ in range(rounds):
             measures.cold(found, letter, tree_of(corpus(letter)))
+            measures.slow_disk(found, letter, tree_of(corpus(letter)))
+    for _ in range(rounds):
+        measures.cold_databases(found, database_of(corpus("B")))
 
 
 PARTS: dict[str, Part] = {
+    "small": small,
     **{each.letter: partial(scans, each.letter) for each in CORPORA},
     "P": previews,
     "S": databases,
@@ -84,10 +108,6 @@ PARTS: dict[str, Part] = {
     "requests": lambda found, rounds: in_turns(measures.requests, found, rounds),
     "cold": cold,
 }
-_SAME_BYTES = {"A": "A", "B": "B", "C": "C", "D": "D", "preview": "C", "S": "B", "B cold": "B", "D cold": "D"} | {
-    f"R {engine}": "B" for engine in ENGINES
-}
-"""The corpus whose transcripts a subject reads."""
 
 
 def main() -> None:
@@ -116,8 +136,7 @@ def main() -> None:
 
 def measured(parts: list[str], rounds: int, console: Console) -> Results:
     console.print("writing what is not there yet below .bench, 3 GB in all")
-    sizes_bytes = {each.letter: size_bytes(tree_of(each)) for each in CORPORA}
-    found = results.begun(rounds, {subject: sizes_bytes[letter] for subject, letter in _SAME_BYTES.items()})
+    found = results.begun(rounds, {each.letter: size_bytes(tree_of(each)) for each in CORPORA})
     for part in parts:
         found.add_load()
         console.print(f"{part}: {rounds} rounds, load {found.machine.load[-1]}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,7 +22,7 @@ _WRITER = 1
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """A tree by its letter."""
+    """A tree by its letter, or a longer name."""
 
     letter: str
     describes: str
@@ -34,16 +36,19 @@ CORPORA = (
     Corpus("D", "20,000 files of 2 KB", AgentPlan(_AGENT, 20_000, 2_000, 600, 0.0)),
 )
 SMALL = (
-    Corpus("A", "5 MB in 50 files", AgentPlan(_AGENT, 50, 100_000, 3_000, 0.0)),
-    Corpus("C", "one file of 100 MB", AgentPlan(_AGENT, 1, 100_000_000, 14_000, 0.0)),
-    Corpus("D", "2,000 files of 2 KB", AgentPlan(_AGENT, 2_000, 2_000, 600, 0.0)),
+    Corpus("a", "60 MB in 600 files", AgentPlan(_AGENT, 600, 100_000, 3_000, 0.0)),
+    Corpus("a10", "6 MB in 60 files", AgentPlan(_AGENT, 60, 100_000, 3_000, 0.0)),
+    Corpus("c", "one file of 100 MB", AgentPlan(_AGENT, 1, 100_000_000, 14_000, 0.0)),
+    Corpus("c10", "one file of 10 MB", AgentPlan(_AGENT, 1, 10_000_000, 14_000, 0.0)),
+    Corpus("d", "5,000 files of 2 KB", AgentPlan(_AGENT, 5_000, 2_000, 600, 0.0)),
+    Corpus("d10", "500 files of 2 KB", AgentPlan(_AGENT, 500, 2_000, 600, 0.0)),
 )
-"""Of the same forms, for a test."""
+"""Of the forms of A, C and D, for what is to take seconds; a tenth of each."""
 
 
 def corpus(letter: str) -> Corpus:
-    """One of ``CORPORA``."""
-    (found,) = (corpus for corpus in CORPORA if corpus.letter == letter)
+    """The one of that letter."""
+    (found,) = (corpus for corpus in (*CORPORA, *SMALL) if corpus.letter == letter)
     return found
 
 
@@ -59,7 +64,7 @@ def database_of(corpus: Corpus) -> Path:
 
 
 def write_corpus(corpus: Corpus, path: Path) -> None:
-    write_tree(path, (corpus.plan,), seed=ord(corpus.letter), now_ms=_NOW_MS)
+    write_tree(path, (corpus.plan,), seed=int.from_bytes(corpus.letter.encode(), "big"), now_ms=_NOW_MS)
 
 
 def write_database(source: Path, path: Path) -> None:
@@ -79,6 +84,14 @@ def write_database(source: Path, path: Path) -> None:
                 lines = (line.removesuffix(b"\n") for line in transcript)
                 database.add_rows(session_id, lines, created_at_ms=entry["sessionStartedAt"])
             database.connection.execute("COMMIT")
+
+
+def linked(source: str, target: str) -> None:
+    """A second name for a file, or a copy on another file system; for ``shutil.copytree``."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def size_bytes(tree: Path) -> int:

@@ -9,8 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -18,11 +16,14 @@ from tests.bench import preview
 from tests.bench.baseline import Measured
 from tests.bench.process import Run, Sidecar, cpu_s, pipe, plain_environ, settled_bytes
 from tests.bench.results import Results
+from tests.bench.slow_disk import on_slow_disk
 
 PACKAGES = ("jsonrpcserver", "msgspec", "orjson", "pydantic")
 """What every start imports, and what one does that also speaks to hosts."""
 PACKAGES_FOR_HOSTS = (*PACKAGES, "asyncssh")
 REQUESTS = 2_000
+SLOW_DISK_S = 5.0
+"""After which the reading is cancelled."""
 CANCEL_AFTER = (0.3, 0.5, 0.7)
 """Parts of the time of the whole."""
 
@@ -39,7 +40,7 @@ class NotHere(Exception):
 def scan(results: Results, subject: str, tree: Path) -> None:
     """The analysis of a tree, and the baseline's."""
     theirs = baseline(tree)
-    with sidecar_for(tree) as sidecar:
+    with Sidecar(tree) as sidecar:
         ours, messages = analysed(sidecar)
     if messages != theirs.messages:
         raise SystemExit(f"{tree}: the sidecar counts {messages} messages, the baseline {theirs.messages}")
@@ -51,7 +52,7 @@ def databases(results: Results, tree: Path, same_in_files: Path) -> None:
     """The analysis of a tree in SQLite, and our own of the same conversations in files."""
     counts = []
     for side, home in (("files", same_in_files), ("sidecar", tree)):
-        with sidecar_for(home) as sidecar:
+        with Sidecar(home) as sidecar:
             run, messages = analysed(sidecar)
         counts.append(messages)
         add_run(results, "S", side, run)
@@ -67,14 +68,14 @@ def previews(results: Results, tree: Path) -> None:
         raise SystemExit(f"{transcript}: {ours.messages} messages, of the baseline's {theirs.messages}")
     add_measured(results, "preview", "baseline", theirs)
     add_measured(results, "preview", "sidecar", ours)
-    with sidecar_for(tree) as sidecar:
+    with Sidecar(tree) as sidecar:
         run = sidecar.stream("preview_session_stream", agentId="main", sessionId=transcript.stem)
     results.add("preview", "sidecar", first_s=run.first_s)
 
 
 def cancels(results: Results, subject: str, tree: Path, whole_s: float) -> None:
     """From the request to cancel to the terminal, at some moments of an analysis that takes ``whole_s``."""
-    with sidecar_for(tree) as sidecar:
+    with Sidecar(tree) as sidecar:
         for part in CANCEL_AFTER:
             run = sidecar.stream("analyze_sessions_stream", cancel_after_s=part * whole_s)
             results.add(subject, "sidecar", cancel_s=run.wall_s)
@@ -82,7 +83,7 @@ def cancels(results: Results, subject: str, tree: Path, whole_s: float) -> None:
 
 def preview_cancels(results: Results, tree: Path, whole_s: float) -> None:
     (transcript,) = tree.glob("agents/*/sessions/*.jsonl")
-    with sidecar_for(tree) as sidecar:
+    with Sidecar(tree) as sidecar:
         for part in CANCEL_AFTER:
             after_s = part * whole_s
             run = sidecar.stream(
@@ -103,11 +104,10 @@ def starts(results: Results) -> None:
         results.add("start", side, wall_s=time.perf_counter() - started_s, idle_bytes=settled_bytes(process.pid))
         process.communicate()
     started_s = time.perf_counter()
-    sidecar = Sidecar(Path())
-    sidecar.call("ping")
-    wall_s = time.perf_counter() - started_s
-    results.add("start", "sidecar", wall_s=wall_s, idle_bytes=settled_bytes(sidecar.process.pid))
-    sidecar.close()
+    with Sidecar(Path()) as sidecar:
+        sidecar.call("ping")
+        wall_s = time.perf_counter() - started_s
+        results.add("start", "sidecar", wall_s=wall_s, idle_bytes=settled_bytes(sidecar.process.pid))
 
 
 def requests(results: Results) -> None:
@@ -169,12 +169,29 @@ def cold(results: Results, subject: str, tree: Path) -> None:
     """As ``scan``, but nothing of the tree is in memory: the caches of the whole system are dropped. Needs root."""
     drop_caches()
     theirs = baseline(tree)
-    with sidecar_for(tree) as sidecar:
+    with Sidecar(tree) as sidecar:
         idle_bytes = sidecar.idle_bytes()
         drop_caches()
         ours, _ = analysed(sidecar, idle_bytes)
     results.add(f"{subject} cold", "baseline", wall_s=theirs.wall_s)
     results.add(f"{subject} cold", "sidecar", wall_s=ours.wall_s, first_s=ours.first_s)
+
+
+def cold_databases(results: Results, tree: Path) -> None:
+    with Sidecar(tree) as sidecar:
+        idle_bytes = sidecar.idle_bytes()
+        drop_caches()
+        run, _ = analysed(sidecar, idle_bytes)
+    results.add("S cold", "sidecar", wall_s=run.wall_s, first_s=run.first_s)
+
+
+def slow_disk(results: Results, subject: str, tree: Path) -> None:
+    """The first batch from a slow disk, of which nothing is in memory, and a cancel while it reads."""
+    with on_slow_disk(tree) as path, Sidecar(path) as sidecar:
+        run = sidecar.stream("analyze_sessions_stream", cancel_after_s=SLOW_DISK_S)
+    if run.first_s > SLOW_DISK_S:
+        raise SystemExit(f"{tree}: a slow disk gave nothing in {SLOW_DISK_S} s")
+    results.add(f"{subject} slow disk", "sidecar", first_s=run.first_s, cancel_s=run.wall_s)
 
 
 def drop_caches() -> None:
@@ -209,10 +226,3 @@ def add_run(results: Results, subject: str, side: str, run: Run) -> None:
     results.add(subject, side, wall_s=run.wall_s, cpu_s=run.cpu_s, above_idle_bytes=run.above_idle_bytes)
     if run.batches > 1:  # else the first is the whole
         results.add(subject, side, first_s=run.first_s)
-
-
-@contextmanager
-def sidecar_for(tree: Path) -> Iterator[Sidecar]:
-    sidecar = Sidecar(tree)
-    yield sidecar
-    sidecar.close()

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.bench.report import ROWS, mib, ms, rate
+from tests.bench.report import SUBJECTS, mib, ms, rate
 from tests.bench.results import Results, Spread
 
 FOLDER = Path(__file__).parent
@@ -60,7 +60,7 @@ def throughput(results: Results) -> str:
     def marks(subject: str) -> Iterator[Mark]:
         for kind in ("sidecar", "baseline"):
             if wall := results.of(subject, kind, "wall_s"):
-                of = wall.inverse(results.sizes_bytes[subject] / 1e6)
+                of = wall.inverse(results.sizes_bytes[SUBJECTS[subject].corpus] / 1e6)
                 yield Mark(kind, of, rate(of.median))
 
     return _bars("Throughput: transcripts read, MB a second", "more is better", _rows(marks))
@@ -100,7 +100,7 @@ PLOTS: dict[str, Callable[[Results], str]] = {
 
 
 def _rows(marks: Callable[[str], Iterator[Mark]]) -> list[Row]:
-    rows = [Row(name, list(marks(subject))) for subject, name in ROWS.items()]
+    rows = [Row(name, list(marks(subject))) for subject, (name, _) in SUBJECTS.items()]
     return [row for row in rows if row.marks]
 
 

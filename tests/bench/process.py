@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import subprocess
@@ -10,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, Self
 
 import orjson
 
@@ -34,7 +35,7 @@ class Run(NamedTuple):
 
 
 class Sidecar:
-    """A sidecar over pipes, which is given the directories that are named."""
+    """A sidecar over pipes, which is given the directories that are named. After a ``with`` it has ended."""
 
     def __init__(
         self, openclaw_dir: Path | None = None, *, command: Sequence[str] = COMMAND, **environ: str | Path
@@ -123,8 +124,17 @@ class Sidecar:
         above_idle_bytes = status_bytes(pid, "VmHWM") - idle_bytes
         return Run(first_s, batches, ended_s - started_s, cpu_s(pid) - used_s, above_idle_bytes, told["params"])
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is not None:
+            self.process.kill()
+        self.close()
+
     def close(self) -> None:
-        pipe(self.process.stdin).close()
+        with contextlib.suppress(BrokenPipeError):  # what it was sent last, and has not read
+            pipe(self.process.stdin).close()
         self.process.wait()
         pipe(self.process.stdout).close()
 

@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,9 +23,9 @@ from rich.console import Console
 from rich.table import Table
 
 from sidecar.demo.sample import AgentPlan, write_tree
-from tests.bench.corpora import CORPORA, ROOT, Corpus, tree_of
+from tests.bench.corpora import CORPORA, ROOT, Corpus, linked, tree_of
 from tests.bench.figures import mib_of, ms_of
-from tests.bench.process import Run, Sidecar
+from tests.bench.process import COMMAND, Run, Sidecar
 from tests.remote.client import HOST_ID, write_instance
 from tests.remote.node import node_executable
 from tests.remote.slow_link import DistantSshd
@@ -52,23 +52,21 @@ class RemoteRun(NamedTuple):
 
 
 @contextmanager
-def connected(host: Sshd, compressed: bool = False) -> Iterator[Sidecar]:
+def connected(host: Sshd, command: Sequence[str] = COMMAND) -> Iterator[Sidecar]:
     """A sidecar with a connection to the host, which it knows as ``HOST_ID``."""
     with tempfile.TemporaryDirectory() as folder:
         clawpal_dir = Path(folder) / ".clawpal"
         write_instance(clawpal_dir, host, host.account)
         (clawpal_dir / "known_hosts").write_text(host.known_hosts_line() + "\n")
-        command = [sys.executable, "-c", _RUN, "yes" if compressed else "no"]
-        sidecar = Sidecar(command=command, HOME=folder)
-        sidecar.call("ssh_connect", hostId=HOST_ID)
-        yield sidecar
-        sidecar.close()
+        with Sidecar(command=command, HOME=folder) as sidecar:
+            sidecar.call("ssh_connect", hostId=HOST_ID)
+            yield sidecar
 
 
 @contextmanager
 def loopback_host(tree: Path, engine: str) -> Iterator[Sshd]:
     """A host on this machine, without a link of its own, that has the tree, and one engine."""
-    with tempfile.TemporaryDirectory() as folder, Sshd(path=_path_with(engine, Path(folder))) as host:
+    with tempfile.TemporaryDirectory() as folder, Sshd(path=path_with(engine, Path(folder))) as host:
         _give(host, tree)
         yield host
 
@@ -76,27 +74,21 @@ def loopback_host(tree: Path, engine: str) -> Iterator[Sshd]:
 @contextmanager
 def host_with(corpus: Corpus, engine: str) -> Iterator[DistantSshd]:
     """A host behind a link that can be shaped, that has the corpus, and one engine."""
-    with tempfile.TemporaryDirectory() as folder, DistantSshd(path=_path_with(engine, Path(folder))) as host:
+    with tempfile.TemporaryDirectory() as folder, DistantSshd(path=path_with(engine, Path(folder))) as host:
         _give(host, tree_of(corpus) if corpus in CORPORA else _written(corpus))
         yield host
 
 
-def _path_with(engine: str, folder: Path) -> str:
+def path_with(engine: str, folder: Path) -> str:
+    """A ``PATH`` for a host on which only that engine runs; it is written into ``folder``."""
     programs = {"node": {"node": node_executable()}, "python": {"python3": Path("/usr/bin/python3")}, "sftp": {}}
     os.chmod(folder, 0o755)
-    return str(tools_folder(folder / "bin", ("sh", "cat", "uname", "env"), **programs[engine]))
+    return str(tools_folder(folder / "bin", ("sh", "cat", "uname", "env", "cp", "flock", "sync"), **programs[engine]))
 
 
 def _give(host: Sshd, tree: Path) -> None:
-    shutil.copytree(tree, host.home / ".openclaw", copy_function=_link)
+    shutil.copytree(tree, host.home / ".openclaw", copy_function=linked)
     subprocess.run(["chmod", "-R", "a+rX", str(host.home / ".openclaw")], check=True)
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system
-        shutil.copy2(source, target)
 
 
 def _written(corpus: Corpus) -> Path:
@@ -108,7 +100,8 @@ def _written(corpus: Corpus) -> Path:
 
 def runs_of(corpus: Corpus, engine: str, slow: bool, compressed: bool, rounds: int) -> list[RemoteRun]:
     """Several runs on one connection; the first one finds out what the host has, too."""
-    with host_with(corpus, engine) as host, connected(host, compressed) as sidecar:
+    command = [sys.executable, "-c", _RUN, "yes" if compressed else "no"]
+    with host_with(corpus, engine) as host, connected(host, command) as sidecar:
         if slow:
             host.shape(rate_mbit=_SLOW_MBIT, delay_ms=_SLOW_DELAY_MS)
         method, params = "remote_analyze_sessions_stream", {"hostId": HOST_ID}

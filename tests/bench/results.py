@@ -28,7 +28,7 @@ class Machine(msgspec.Struct):
 class Results(msgspec.Struct):
     """``figures`` has a list of rounds for each subject ("B"), side ("sidecar") and quantity ("wall_s").
 
-    ``sizes_bytes`` says how large the transcripts of a subject are.
+    ``sizes_bytes`` says how large the transcripts of each corpus are.
     """
 
     machine: Machine

@@ -45,7 +45,7 @@ def test_what_was_not_measured_is_left_out() -> None:
     found.add_load()
     found.add("A", "sidecar", wall_s=0.5)
     (row,) = [line for line in report.markdown(found).splitlines() if line.startswith("| 1")]
-    assert row == "| 110 MB in 1,000 files | 220 MB/s | – | – | – |  |"
+    assert row == "| 110 MB in 1,000 files | 220 MB/s | – | – | – | – |"
     assert "baseline</text>" in plots.throughput(found)  # the legend
 
 
