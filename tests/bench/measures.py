@@ -187,8 +187,11 @@ def cold_databases(results: Results, tree: Path) -> None:
 
 def slow_disk(results: Results, subject: str, tree: Path) -> None:
     """The first batch from a slow disk, of which nothing is in memory, and a cancel while it reads."""
-    with on_slow_disk(tree) as path, Sidecar(path) as sidecar:
-        run = sidecar.stream("analyze_sessions_stream", cancel_after_s=SLOW_DISK_S)
+    try:
+        with on_slow_disk(tree) as path, Sidecar(path) as sidecar:
+            run = sidecar.stream("analyze_sessions_stream", cancel_after_s=SLOW_DISK_S)
+    except OSError as error:
+        raise NotHere(f"a slow disk can't be mounted, which takes root and FUSE: {error}") from None
     if run.first_s > SLOW_DISK_S:
         raise SystemExit(f"{tree}: a slow disk gave nothing in {SLOW_DISK_S} s")
     results.add(f"{subject} slow disk", "sidecar", first_s=run.first_s, cancel_s=run.wall_s)
@@ -196,7 +199,10 @@ def slow_disk(results: Results, subject: str, tree: Path) -> None:
 
 def drop_caches() -> None:
     os.sync()
-    Path("/proc/sys/vm/drop_caches").write_text("3")
+    try:
+        Path("/proc/sys/vm/drop_caches").write_text("3")
+    except OSError as error:
+        raise NotHere(f"the caches can't be dropped, which takes root: {error}") from None
 
 
 def baseline(tree: Path) -> Measured:

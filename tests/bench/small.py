@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from sidecar.limits import MIB
-from tests.bench.corpora import ROOT, linked
+from tests.bench.corpora import linked
 from tests.bench.process import COMMAND, Sidecar, status_bytes
 from tests.bench.remote import connected, path_with
 from tests.remote.client import HOST_ID
@@ -49,8 +49,8 @@ def limited(command: Sequence[str], memory_bytes: int = MEMORY_BYTES) -> list[st
 
 
 def here(tree: Path, memory_bytes: int = MEMORY_BYTES) -> Iterator[Ended]:
-    """Every stream over the tree, by one process."""
-    with tempfile.TemporaryDirectory(dir=ROOT.resolve()) as folder:
+    """Every stream over the tree, by one process; what it writes is put beside the tree meanwhile."""
+    with tempfile.TemporaryDirectory(dir=tree.parent) as folder:
         openclaw = Path(folder) / "openclaw"
         shutil.copytree(tree, openclaw, copy_function=linked)
         command = limited(COMMAND, memory_bytes)
