@@ -40,7 +40,7 @@ def scans(letter: str, found: Results, rounds: int) -> None:
         whole = found.of(letter, "sidecar", "wall_s")
         assert whole
         for _ in range(rounds):
-            measures.cancels(found, letter, tree, whole.median)
+            measures.cancels(found, letter, tree, "analyze_sessions_stream", whole.median)
 
 
 def previews(found: Results, rounds: int) -> None:
@@ -48,8 +48,10 @@ def previews(found: Results, rounds: int) -> None:
     in_turns(lambda into: measures.previews(into, tree), found, rounds)
     whole = found.of("preview", "sidecar", "wall_s")
     assert whole
+    (transcript,) = tree.glob("agents/*/sessions/*.jsonl")
+    params = {"agentId": "main", "sessionId": transcript.stem}
     for _ in range(rounds):
-        measures.preview_cancels(found, tree, whole.median)
+        measures.cancels(found, "preview", tree, "preview_session_stream", whole.median, **params)
 
 
 def databases(found: Results, rounds: int) -> None:
@@ -100,7 +102,6 @@ def slow_disk(found: Results, rounds: int) -> None:
 
 
 PARTS: dict[str, Part] = {
-    "small": small,
     **{each.letter: partial(scans, each.letter) for each in CORPORA},
     "P": previews,
     "S": databases,
@@ -109,6 +110,7 @@ PARTS: dict[str, Part] = {
     "requests": lambda found, rounds: in_turns(measures.requests, found, rounds),
     "cold": cold,
     "slow": slow_disk,
+    "small": small,
 }
 
 

@@ -34,6 +34,10 @@ class Run(NamedTuple):
     told: dict[str, Any]
 
 
+class OverBefore(Exception):
+    """A stream ended before it was cancelled."""
+
+
 class Sidecar:
     """A sidecar over pipes, which is given the directories that are named. After a ``with`` it has ended."""
 
@@ -84,6 +88,8 @@ class Sidecar:
     ) -> Run:
         """Run a stream to its terminal; ``each`` sees the lines before that. An error ends the bench.
 
+        ``OverBefore`` if it ended before ``cancel_after_s`` had passed.
+
         Its memory is above ``idle_bytes``, or above what the process has at rest before.
         """
         pid = self.process.pid
@@ -117,7 +123,7 @@ class Sidecar:
         if cancel is not None:
             cancel.join()
             if cancelled_s[0] > ended_s or not told["params"].get("cancelled"):
-                raise SystemExit(f"{method}: it was over before it was cancelled, after {cancel_after_s} s")
+                raise OverBefore(f"{method}: it was over before it was cancelled, after {cancel_after_s} s")
             started_s = cancelled_s[0]
         elif told["method"].endswith(":error"):
             raise SystemExit(f"{method}: {told}")
