@@ -122,18 +122,16 @@ def main() -> None:
     )
     parser.add_argument("--draw", action="store_true", help="measure nothing: draw what the last run of all has found")
     arguments = parser.parse_args()
+    parts = arguments.parts.split(",")
+    if not set(parts) <= set(PARTS):
+        parser.error(f"the parts are {','.join(PARTS)}")
     console = Console(width=130)
-    if arguments.draw:
-        found = results.load()
-    else:
-        parts = arguments.parts.split(",")
-        found = measured(parts, arguments.rounds, console)
-        if set(parts) == set(PARTS):
-            results.save(found)
-        else:
-            console.print(report.table(found))
-            return
+    found = results.load() if arguments.draw else measured(parts, arguments.rounds, console)
     console.print(report.table(found))
+    if not arguments.draw:
+        if set(parts) != set(PARTS):
+            return
+        results.save(found)
     plots.write_all(found)
     report.write_readme(found)
 

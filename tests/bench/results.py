@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,8 @@ import msgspec
 
 FILE = Path(__file__).with_name("results.json")
 _SIGNIFICANT_DIGITS = 4
+_LIST = re.compile(rb"\[([^\[\]{}]*)\]")
+"""The rounds of one figure, which stand on one line."""
 
 
 class Machine(msgspec.Struct):
@@ -90,4 +93,4 @@ def load(path: Path = FILE) -> Results:
 
 def save(results: Results, path: Path = FILE) -> None:
     text = msgspec.json.format(msgspec.json.encode(results), indent=1)
-    path.write_bytes(text + b"\n")
+    path.write_bytes(_LIST.sub(lambda found: b"[" + b" ".join(found[1].split()) + b"]", text) + b"\n")
