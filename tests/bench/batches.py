@@ -48,7 +48,9 @@ class Run(NamedTuple):
 
 def run(tree: Path, batch_size: int) -> Run:
     environ = {**os.environ, "CLAWPAL_OPENCLAW_DIR": str(tree)}
-    process = subprocess.Popen([sys.executable, "-c", _RUN], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ)
+    process = subprocess.Popen(
+        [sys.executable, "-c", _RUN, "--no-index"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ
+    )
     stdin, stdout = pipe(process.stdin), pipe(process.stdout)
 
     def send(method: str, **params: Any) -> None:

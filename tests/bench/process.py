@@ -16,7 +16,7 @@ from typing import IO, Any, NamedTuple, Self
 import orjson
 
 SETTLE_S = 0.3
-COMMAND = (sys.executable, "-m", "sidecar")
+COMMAND = (sys.executable, "-m", "sidecar", "--no-index")
 _CPU_CLOCK_SCHED = 2
 
 

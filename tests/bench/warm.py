@@ -43,7 +43,7 @@ wall_s, cpu_s = time.perf_counter(), time.process_time()
 orjson.dumps(analyse(sys.argv[1]))
 print(time.perf_counter() - wall_s, time.process_time() - cpu_s)
 """
-LARGER = Corpus("E", "20,000 files of 10 KB", AgentPlan("main", 20_000, 10_000, 600, 0.0), 1.0)
+LARGER = Corpus("E", "20,000 files of 10 KB", AgentPlan("main", 20_000, 10_000, 600, 0.0))
 """As many as D has, but large enough to be remembered."""
 _ROWS = {
     "first, without an index": ("--no-index", ""),
