@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,9 +15,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-_PING = b'{"jsonrpc":"2.0","id":1,"method":"ping"}\n'
+from sidecar.limits import MIB
+from tests.bench.process import Sidecar
+
 _ROUNDS = 10
-_MIB = 1024 * 1024
 
 
 def files_of(program: Path) -> list[Path]:
@@ -37,12 +37,8 @@ def put_out_of_cache(files: list[Path]) -> None:
 
 def answer_s(command: list[str]) -> float:
     started_s = time.perf_counter()
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(_PING)
-        process.stdin.flush()
-        process.stdout.readline()
+    with Sidecar(command=command) as sidecar:
+        sidecar.call("ping")
         return time.perf_counter() - started_s
 
 
@@ -61,7 +57,7 @@ def main() -> None:
             cold[index].append(answer_s(command))
     table = Table("sidecar", "MiB", "answers after", "its files not in the page cache", title=f"medians of {_ROUNDS}")
     for index, command in enumerate(commands):
-        size = f"{sum(file.stat().st_size for file in files_of(Path(command[0]))) / _MIB:.1f}" if index else ""
+        size = f"{sum(file.stat().st_size for file in files_of(Path(command[0]))) / MIB:.1f}" if index else ""
         table.add_row(" ".join(Path(part).name for part in command), size, _ms(warm[index]), _ms(cold[index]))
     Console(width=110).print(table)
 

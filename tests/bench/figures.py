@@ -16,7 +16,8 @@ def mib_of(sizes_bytes: Sequence[float]) -> str:
     return f"{statistics.median(sizes_bytes) / MIB:.1f} MiB (max {max(sizes_bytes) / MIB:.1f})"
 
 
-def ratios_of(baseline: Sequence[float], ours: Sequence[float]) -> str:
+def ratios_of(baseline: Sequence[float], ours: Sequence[float], digits: int = 2) -> str:
     """Of each round beside its neighbour."""
     ratios = [mine / theirs for theirs, mine in zip(baseline, ours, strict=True)]
-    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
+    median, low, high = (f"{ratio:.{digits}f}" for ratio in (statistics.median(ratios), min(ratios), max(ratios)))
+    return f"{median} ({low}–{high})"

@@ -9,12 +9,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from tests.bench import preview
 from tests.bench.baseline import Measured
-from tests.bench.process import OverBefore, Run, Sidecar, cpu_s, pipe, plain_environ, settled_bytes
+from tests.bench.process import COMMAND, OverBefore, Run, Sidecar, cpu_s, pipe, plain_environ, settled_bytes
 from tests.bench.results import Results
 from tests.bench.slow_disk import on_slow_disk
 
@@ -108,7 +110,7 @@ def starts(results: Results) -> None:
 
 def requests(results: Results) -> None:
     """``REQUESTS`` pings, each after the answer to the one before, then all at once; beside lines that are echoed."""
-    for side, command in (("echo", [sys.executable, "-c", _ECHO]), ("sidecar", [sys.executable, "-m", "sidecar"])):
+    for side, command in (("echo", (sys.executable, "-c", _ECHO)), ("sidecar", COMMAND)):
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=plain_environ())
         stdin, stdout = pipe(process.stdin), pipe(process.stdout)
 
@@ -119,29 +121,26 @@ def requests(results: Results) -> None:
         write(_REQUEST)
         stdout.readline()
         settled_bytes(process.pid)
-        used_s, started_s = cpu_s(process.pid), time.perf_counter()
-        for _ in range(REQUESTS):
-            write(_REQUEST)
-            stdout.readline()
-        results.add(
-            "one request at a time",
-            side,
-            wall_s=(time.perf_counter() - started_s) / REQUESTS,
-            cpu_s=(cpu_s(process.pid) - used_s) / REQUESTS,
-        )
-        used_s, started_s = cpu_s(process.pid), time.perf_counter()
-        writer = threading.Thread(target=write, args=(_REQUEST * REQUESTS,))
-        writer.start()
-        for _ in range(REQUESTS):
-            stdout.readline()
-        writer.join()
-        results.add(
-            "requests all at once",
-            side,
-            wall_s=(time.perf_counter() - started_s) / REQUESTS,
-            cpu_s=(cpu_s(process.pid) - used_s) / REQUESTS,
-        )
+        with _each_request(results, "one request at a time", side, process.pid):
+            for _ in range(REQUESTS):
+                write(_REQUEST)
+                stdout.readline()
+        with _each_request(results, "requests all at once", side, process.pid):
+            writer = threading.Thread(target=write, args=(_REQUEST * REQUESTS,))
+            writer.start()
+            for _ in range(REQUESTS):
+                stdout.readline()
+            writer.join()
         process.communicate()
+
+
+@contextmanager
+def _each_request(results: Results, subject: str, side: str, pid: int) -> Iterator[None]:
+    """What each of ``REQUESTS`` took that were made meanwhile."""
+    used_s, started_s = cpu_s(pid), time.perf_counter()
+    yield
+    wall_s = time.perf_counter() - started_s
+    results.add(subject, side, wall_s=wall_s / REQUESTS, cpu_s=(cpu_s(pid) - used_s) / REQUESTS)
 
 
 def host_scan(results: Results, tree: Path, sidecar: Sidecar, host_id: str, engine: str) -> None:
