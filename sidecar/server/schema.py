@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import sys
 from collections.abc import Iterable
+from types import ModuleType
 from typing import Annotated, Any
 
 import msgspec
@@ -16,23 +17,26 @@ from sidecar.limits import MAX_PARAM_CHARS
 from sidecar.remote.hosts import AuthMethod, SshHost
 from sidecar.wire.messages import encode
 
-# Or pydantic searches all that is installed for plugins when it builds the first model, and runs them.
-os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+
+def _look_for_no_plugins() -> None:
+    """Keep pydantic from searching all that is installed for plugins of its own, and from running them.
+
+    It has a variable for that, but imports ``importlib.metadata`` all the same when it builds the first model: some
+    15 ms, and 2 MiB. ``tests/e2e/test_start.py`` notices if another pydantic looks elsewhere.
+    """
+    loader = ModuleType("pydantic.plugin._loader")
+    loader.get_plugins = tuple  # type: ignore[attr-defined]
+    sys.modules.setdefault(loader.__name__, loader)
+
+
+_look_for_no_plugins()
 
 
 class Params(BaseModel):
-    """The base of all; the order of the fields is that of parameters by position.
-
-    A model is built when it first has something to check: building all takes 5 ms, and most processes need a few.
-    """
+    """The base of all; the order of the fields is that of parameters by position."""
 
     model_config = ConfigDict(
-        alias_generator=to_camel,
-        extra="ignore",
-        strict=True,
-        frozen=True,
-        hide_input_in_errors=True,
-        defer_build=True,
+        alias_generator=to_camel, extra="ignore", strict=True, frozen=True, hide_input_in_errors=True
     )
 
 

@@ -73,7 +73,7 @@ def is_young(stamp: Stamp) -> bool:
 
 
 def digest_of(fd: int, size_bytes: int) -> bytes:
-    """Of the start and the end of the first ``size_bytes``; empty if these don't end with a line. Moves the offset."""
+    """Of the start and end of the first ``size_bytes``; empty if they don't end with a line. May move the offset."""
     end = _read_at(fd, max(0, size_bytes - DIGESTED_BYTES), min(size_bytes, DIGESTED_BYTES))
     if not end.endswith(b"\n"):
         return b""

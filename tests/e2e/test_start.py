@@ -63,8 +63,8 @@ FOR_A_PING = {
     "sidecar.wire.framing",
     "sidecar.wire.messages",
 }
-NOT_AT_REST = {"asyncssh", "cryptography", "http", "jsonschema"}
-NOT_FOR_A_PING = NOT_AT_REST | {"email", "hashlib", "pathlib", "pydantic", "pydantic_core", "sqlite3", "tempfile"}
+NOT_AT_REST = {"asyncssh", "cryptography", "email", "http", "importlib.metadata", "jsonschema"}
+NOT_FOR_A_PING = NOT_AT_REST | {"hashlib", "pathlib", "pydantic", "pydantic_core", "sqlite3", "tempfile"}
 
 NO_HOST = "ssh:none"
 HOST = {"label": "Lab", "host": "lab.example.org", "port": 22, "username": "me", "authMethod": "key"}
