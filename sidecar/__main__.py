@@ -62,9 +62,10 @@ def main() -> None:
     if arguments.tool is not None:
         sys.exit(_run_tool(arguments))
     # What follows imports the whole server: not for --help.
+    from sidecar.server.command import Options
     from sidecar.server.stdio import serve_stdio
 
-    exit_code = serve_stdio(share=not arguments.no_share, index=not arguments.no_index)
+    exit_code = serve_stdio(Options(share=not arguments.no_share, index=not arguments.no_index))
     if not _threads_ended():
         # One hangs in a read or a write that may never end, and the interpreter would wait for it.
         logging.shutdown()
@@ -87,10 +88,9 @@ def _run_tool(arguments: argparse.Namespace) -> int:
 
         # A frozen sidecar is its own executable.
         own = [sys.executable] if getattr(sys, "frozen", False) else [sys.executable, "-m", "sidecar"]
-        options = ["--log-level", arguments.log_level]
-        options += ["--no-share"] if arguments.no_share else []
-        options += ["--no-index"] if arguments.no_index else []
-        return record(file, [*own, *options])
+        flags = {"--no-share": arguments.no_share, "--no-index": arguments.no_index}
+        given = [flag for flag, is_given in flags.items() if is_given]
+        return record(file, [*own, "--log-level", arguments.log_level, *given])
     except (OSError, ValueError) as error:
         sys.stderr.write(f"clawpal-sidecar {arguments.tool}: {error}\n")
         return 2

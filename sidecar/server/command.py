@@ -30,18 +30,28 @@ class Running(Protocol):
     def cancel(self, handle_id: str) -> bool: ...
 
 
-@dataclass(slots=True)
-class Context:
-    """What commands work on: the paths of this connection, its streams, and the way to end it.
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What is chosen when the process starts.
 
     ``share`` is whether a snapshot shares files with the one before where nobody says so; ``index``, whether analyses
     remember what they have counted.
     """
 
-    running: Running
-    stop: Callable[[], None]
     share: bool = True
     index: bool = True
+
+
+DEFAULT_OPTIONS = Options()
+
+
+@dataclass(slots=True)
+class Context:
+    """What commands work on: the paths of this connection, its streams, and the way to end it."""
+
+    running: Running
+    stop: Callable[[], None]
+    options: Options = DEFAULT_OPTIONS
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     paths: ActivePaths = field(default_factory=ActivePaths)
     started_at_s: float = field(default_factory=time.monotonic)
@@ -59,7 +69,7 @@ class Context:
     def index_folder(self) -> str | None:
         """Where the index of transcripts lies; ``None`` if there is to be none, or there is no place for it."""
         try:
-            return os.path.join(self.clawpal_dir(), "cache") if self.index else None
+            return os.path.join(self.clawpal_dir(), "cache") if self.options.index else None
         except HomeUnknown:
             return None
 
@@ -76,7 +86,7 @@ class Context:
     def backups(self, params: Any) -> Backups:
         """The backups that a command is about, here or on a host as above."""
         chosen: bool | None = getattr(params, "share", None)
-        share = self.share if chosen is None else chosen
+        share = self.options.share if chosen is None else chosen
         host_id: str | None = getattr(params, "host_id", None)
         if host_id is not None:
             return self.remote.backups(self.clawpal_dir(), host_id, share)

@@ -9,7 +9,7 @@ from functools import partial
 
 from sidecar.errors import Cancelled, ParseError, ReplyTooLarge
 from sidecar.limits import CALLS_PER_TURN, DRAIN_S, MAX_LINE_BYTES, MAX_REPLY_BYTES, MIB
-from sidecar.server.command import Command, Context
+from sidecar.server.command import DEFAULT_OPTIONS, Command, Context, Options
 from sidecar.server.commands import COMMANDS
 from sidecar.server.dispatch import Answer, Dispatcher
 from sidecar.server.handles import Handles
@@ -29,13 +29,10 @@ class Connection:
         self,
         write: Callable[[bytes], Awaitable[None]],
         commands: tuple[Command, ...] = COMMANDS,
-        *,
-        share: bool = True,
-        index: bool = True,
+        options: Options = DEFAULT_OPTIONS,
     ) -> None:
         self._commands = commands
-        self._share = share
-        self._index = index
+        self._options = options
         self._outbox = Outbox(write)
         self._stopped = asyncio.Event()
         self._freed = FreedMemory()
@@ -56,7 +53,7 @@ class Connection:
         async with asyncio.TaskGroup() as tasks:
             self._jobs = Jobs(tasks, self._work_ended)
             self._handles = Handles(self._outbox, tasks, self._work_ended)
-            context = Context(self._handles, self.stop, self._share, self._index)
+            context = Context(self._handles, self.stop, self._options)
             self._dispatcher = Dispatcher(self._commands, context, self._handles.open)
             writer = tasks.create_task(self._write())
             reading = tasks.create_task(self._read(chunks))

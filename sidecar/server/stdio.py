@@ -16,6 +16,7 @@ from importlib import import_module
 
 from sidecar.errors import HomeUnknown
 from sidecar.limits import FIRST_REPLY_S, READ_AHEAD_CHUNKS, READ_BYTES
+from sidecar.server.command import Options
 from sidecar.server.connection import Connection
 from sidecar.server.process import share_one_heap
 from sidecar.stores.locations import ActivePaths
@@ -26,17 +27,14 @@ _SOON_NEEDED = ("sidecar.server.schema", "sidecar.stores.home", "sidecar.streams
 """What the second request of most clients needs; it is loaded before that comes."""
 
 
-def serve_stdio(share: bool = True, index: bool = True) -> int:
-    """Serve the client behind stdin and stdout until it is done, and return the exit code: 1 if the output broke.
-
-    ``share`` and ``index`` as in ``Context``.
-    """
+def serve_stdio(options: Options) -> int:
+    """Serve the client behind stdin and stdout until it is done, and return the exit code: 1 if the output broke."""
     input_fd, output_fd = _claim()
     share_one_heap()
-    return asyncio.run(_serve(input_fd, output_fd, share, index))
+    return asyncio.run(_serve(input_fd, output_fd, options))
 
 
-async def _serve(input_fd: int, output_fd: int, share: bool, index: bool) -> int:
+async def _serve(input_fd: int, output_fd: int, options: Options) -> int:
     loop = asyncio.get_running_loop()
     writer = OutputWriter(output_fd)
     replied = threading.Event()
@@ -45,7 +43,7 @@ async def _serve(input_fd: int, output_fd: int, share: bool, index: bool) -> int
         await writer.write(data)
         replied.set()
 
-    connection = Connection(write, share=share, index=index)
+    connection = Connection(write, options=options)
     for number in (signal.SIGTERM, signal.SIGINT):
         try:
             loop.add_signal_handler(number, connection.stop)
