@@ -47,7 +47,11 @@ async def clean(sshd: Sshd, pool: SshConnectionPool) -> AsyncIterator[None]:
 
 async def started(pool: SshConnectionPool, host: Host, command: str = WAITING) -> RemoteProcess:
     process = await pool.open(host, command)
-    assert await process.read() == READY
+    try:
+        assert await process.read() == READY
+    except BaseException:
+        process.close()
+        raise
     return process
 
 
@@ -112,6 +116,8 @@ class TestChannels:
         await settled()
         waiting[2].cancel()
         await asyncio.wait(waiting)
+        if not waiting[2].cancelled():  # the host was so fast that it had begun
+            running.append(waiting[2].result())
         for process in running:
             process.close()
         for process in await fill(pool, host):
