@@ -29,6 +29,7 @@ class Connection:
         self,
         write: Callable[[bytes], Awaitable[None]],
         commands: tuple[Command, ...] = COMMANDS,
+        *,
         options: Options = DEFAULT_OPTIONS,
     ) -> None:
         self._commands = commands
